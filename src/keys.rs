@@ -10,6 +10,7 @@ pub(crate) mod hold;
 mod kek;
 mod kek_cache;
 pub(crate) mod kek_changes;
+mod index_keys;
 mod keks;
 mod key_cache;
 mod key_store;
@@ -39,6 +40,7 @@ mod usable;
 
 pub(crate) use ahead::Pinned;
 pub use entry::{DestroyedKey, EntryMac, LogEntry, ScopeAction};
+pub(crate) use index_keys::IndexKeyVersion;
 pub(crate) use hold::{DueScope, Hold, Schedule, ShredMode};
 pub use kek::{KekRecord, KekState, KekUsage};
 pub use key_store::KeyStore;

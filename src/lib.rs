@@ -136,6 +136,7 @@ extern crate self as eventseal;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod blind_index;
 pub mod consumer;
 mod crypto;
 pub mod erasure;

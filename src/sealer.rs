@@ -1,10 +1,12 @@
 //! [`Sealer`]: seals new events and opens stored ones, and looks up the keys for that.
 
+mod blind_index;
 mod for_owner;
 mod stored;
 mod subject;
 mod values;
 
+pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
 use stored::readable;
 pub(crate) use stored::{Accepts, Coverage, OpenedRow, Reader, seal_draft};

@@ -1,5 +1,6 @@
 //! Events and keys in SQLite.
 
+mod blind_index;
 mod copy;
 mod dialect;
 mod events;
@@ -8,6 +9,7 @@ mod migrations;
 mod own_transaction;
 mod row;
 
+pub use blind_index::SqliteBlindIndex;
 pub use copy::SqliteCopy;
 pub use events::SqliteStore;
 pub use keys::SqliteKeys;

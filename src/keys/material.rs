@@ -102,7 +102,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<SealingKeys> {
         let namespace = self.namespace(tx).await?;
         if pinned.all_new {
-            let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_reserved()).cloned().collect();
+            let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_integrity()).cloned().collect();
             self.store.create_scopes(tx, &new).await?;
         }
         let mut records = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
@@ -272,7 +272,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// The status of a key whose scope is withheld. Readers get stand-ins only if an authentic entry of the shred log
     /// says so: a row alone must not redact anything.
-    async fn withheld(&self, tx: &mut Tx, scope: KeyScope) -> Result<KeyStatus> {
+    pub(crate) async fn withheld(&self, tx: &mut Tx, scope: KeyScope) -> Result<KeyStatus> {
         let fold = match self.fold_of(tx, &scope).await {
             Ok(found) => found.map(|(_, fold)| fold),
             Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => return Ok(KeyStatus::Faulty(error)),
