@@ -211,6 +211,9 @@ impl BlindHash {
 /// Leaves the hash out: equal values would show in a log.
 impl fmt::Debug for BlindHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlindHash").field("key_id", &self.key_id).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("BlindHash")
+            .field("key_id", &self.key_id)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }

@@ -134,9 +134,9 @@
 #[cfg(test)]
 extern crate self as eventseal;
 
+pub mod blind_index;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-pub mod blind_index;
 pub mod consumer;
 mod crypto;
 pub mod erasure;

@@ -353,10 +353,7 @@ impl<Tx> Clone for BlindLookup<Tx> {
 
 impl<Tx> fmt::Debug for BlindLookup<Tx> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlindLookup")
-            .field("index", &self.index)
-            .field("unique", &self.unique)
-            .finish_non_exhaustive()
+        f.debug_struct("BlindLookup").field("index", &self.index).field("unique", &self.unique).finish_non_exhaustive()
     }
 }
 

@@ -53,10 +53,7 @@ impl Spelling {
     /// };
     /// let phones = BlindIndex::new("customer-phone").spelling(Spelling::by("digits", digits));
     /// ```
-    pub fn by(
-        name: impl Into<Arc<str>>,
-        function: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn by(name: impl Into<Arc<str>>, function: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         Self::Function(SpellingFn { name: name.into(), function: Arc::new(function) })
     }
 
@@ -170,6 +167,9 @@ mod tests {
             assert!(Spelling::by("f", function).spell("a").is_err());
         }
         let by = Spelling::by("first letter", |value| value.get(..1).map(str::to_owned));
-        assert_eq!((spelled(&by, "Ada"), format!("{by:?}")), ("A".to_owned(), "Spelling(function first letter)".into()));
+        assert_eq!(
+            (spelled(&by, "Ada"), format!("{by:?}")),
+            ("A".to_owned(), "Spelling(function first letter)".into())
+        );
     }
 }

@@ -69,12 +69,8 @@ pub trait BlindIndexTable: Send + Sync {
 
     /// An index and a scope that has more entries in it under one of the keys `older` than under the key `active`;
     /// `None` if there are none. The table may be read from end to end.
-    async fn unfinished(
-        &self,
-        tx: &mut Self::Tx,
-        active: KeyId,
-        older: &[KeyId],
-    ) -> Result<Option<(String, KeyScope)>>;
+    async fn unfinished(&self, tx: &mut Self::Tx, active: KeyId, older: &[KeyId])
+    -> Result<Option<(String, KeyScope)>>;
 
     /// Removes up to `limit` entries that are under one of these keys. Returns how many.
     async fn drop_keys(&self, tx: &mut Self::Tx, keys: &[KeyId], limit: u32) -> Result<u64>;

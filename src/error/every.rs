@@ -5,8 +5,8 @@
 use super::kms::KmsFailure;
 use super::{BoxError, DriverError, Error, StepError};
 use crate::error::{
-    BlindIndexFault, EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault, TransactionFault,
-    ValueFault,
+    BlindIndexFault, EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault,
+    TransactionFault, ValueFault,
 };
 use crate::event::{AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable, aggregate};
 use crate::json::pointer::JsonPointer;

@@ -37,9 +37,7 @@ pub enum SetUpFault {
         table: String,
     },
     /// The table of blind indexes has not been set up, or has another name.
-    #[error(
-        "there is no table of blind indexes: call migrate() of the table first, or configure the name that it has"
-    )]
+    #[error("there is no table of blind indexes: call migrate() of the table first, or configure the name that it has")]
     NoBlindIndex,
     /// A migration would create tables that exist already, and that no earlier run of it created.
     #[error(

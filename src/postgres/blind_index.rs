@@ -52,8 +52,7 @@ const OF_SCOPE_IN: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scop
 
 const DROP_SCOPE: &str = "DELETE FROM {blind_index} AS b WHERE b.scope_kind = $1 AND b.scope_id = $2";
 
-const ANY_OF_SCOPE: &str =
-    "SELECT 1 FROM {blind_index} AS b WHERE b.scope_kind = $1 AND b.scope_id = $2 LIMIT 1";
+const ANY_OF_SCOPE: &str = "SELECT 1 FROM {blind_index} AS b WHERE b.scope_kind = $1 AND b.scope_id = $2 LIMIT 1";
 
 const SCOPES_AFTER: &str = "SELECT DISTINCT b.scope_kind, b.scope_id FROM {blind_index} AS b
     WHERE (b.scope_kind, b.scope_id) > ($1, $2) ORDER BY b.scope_kind, b.scope_id LIMIT $3";

@@ -7,7 +7,6 @@ use eventseal::error::KeyFault;
 use eventseal::keys::{ScopeQuery, ShredRequest};
 use eventseal::{Error, KeyScope};
 use std::time::Duration;
-use support::backend::Backend;
 use support::{Deadline, customer_scope, on_every_database};
 use time::OffsetDateTime;
 
@@ -48,14 +47,8 @@ async fn i5_a_sweep_and_a_list_of_shreds_take_entries_away<B: Indexed>() {
     }
     let due = OffsetDateTime::now_utc() + Duration::from_millis(300);
     let mut transaction = db.begin().await.unwrap();
-    let schedule = store.keys().schedule_shred(
-        db.tx(&mut transaction),
-        &customer_scope("1"),
-        due,
-        ShredMode::KeepWorking,
-        "leaving",
-    );
-    schedule.await.unwrap();
+    let (tx, scope) = (db.tx(&mut transaction), customer_scope("1"));
+    store.keys().schedule_shred(tx, &scope, due, ShredMode::KeepWorking, "leaving").await.unwrap();
     db.commit(transaction).await.unwrap();
     assert_eq!(db.owners().await, ["1", "2", "3"], "a schedule takes nothing away yet");
     let mut connection = db.connect().await.unwrap();
@@ -184,5 +177,5 @@ async fn an_index_confuses_no_report<B: Indexed>() {
     // Two customers; one key of a customer, the integrity key and the index key; a customer's key and an old index key.
     assert_eq!((verified.scopes, verified.live_keys, verified.destroyed_keys), (2, 3, 2));
     let census = db.census(&store, &eventseal::maintenance::CensusOptions::default()).await;
-    assert_eq!(census.types.len(), 0);
+    assert_eq!(census.rows.len(), 0);
 }

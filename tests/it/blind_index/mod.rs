@@ -144,11 +144,9 @@ async fn a_value_is_found_in_every_spelling_of_its_index<B: Indexed>() {
     let exact = db.lookup(BlindIndex::new("code"));
     let initial = |name: &str| name.chars().next().map(|first| first.to_uppercase().to_string());
     let initials = db.lookup(BlindIndex::new("initial").spelling(Spelling::by("initial", initial)));
-    for (lookup, value, same, other) in [
-        (&names, "Strauß", "STRAUSS", "Straus"),
-        (&exact, " a", " a", "a"),
-        (&initials, "ada", "Alan", "Bob"),
-    ] {
+    for (lookup, value, same, other) in
+        [(&names, "Strauß", "STRAUSS", "Straus"), (&exact, " a", " a", "a"), (&initials, "ada", "Alan", "Bob")]
+    {
         db.add(&store, lookup, "2", value).await;
         assert_eq!(db.find(&store, lookup, same).await.as_deref(), Some("2"), "{lookup:?}");
         assert_eq!(db.find(&store, lookup, other).await, None, "{lookup:?}");
@@ -233,8 +231,9 @@ async fn i2_a_table_holds_no_value<B: Indexed>() {
     let (db, store, emails) = shop::<B>().await;
     let mut transaction = db.begin().await.unwrap();
     let value = format!("{CANARY}@example.org");
-    let hashes = store.blind_hashes_to_store(db.tx(&mut transaction), &customer_scope("1"), emails.index(), &value);
-    let hash = hashes.await.unwrap().remove(0);
+    let scope = customer_scope("1");
+    let hashes = store.blind_hashes_to_store(db.tx(&mut transaction), &scope, emails.index(), &value).await;
+    let hash = hashes.unwrap().remove(0);
     assert_eq!(hash.as_bytes().len(), 16);
     assert!(!support::contains(hash.as_bytes(), CANARY) && !support::contains(hash.as_bytes(), "example"));
     let unkeyed = <sha2::Sha256 as sha2::Digest>::digest(value.as_bytes());
@@ -268,8 +267,9 @@ async fn i3_hashes_are_of_one_index_and_one_namespace<B: Indexed>() {
         }
     }
     let mut connection = db.connect().await.unwrap();
-    let looked = store.blind_hashes(db.connection(&mut connection), &BlindIndex::new("a").bits(256), "ada@example.org");
-    assert_eq!(looked.await.unwrap(), [whole], "a look-up makes the same hash");
+    let index = BlindIndex::new("a").bits(256);
+    let looked = store.blind_hashes(db.connection(&mut connection), &index, "ada@example.org").await;
+    assert_eq!(looked.unwrap(), [whole], "a look-up makes the same hash");
 }
 
 async fn i6_an_entry_and_its_key_are_committed_together<B: Indexed>() {
@@ -334,7 +334,12 @@ async fn what_can_not_be_indexed_is_refused<B: Indexed>() {
         (of(BlindIndex::new("a\0")), customer_scope("1"), a, "InvalidText"),
         (of(emails.index().clone().bits(95)), customer_scope("1"), a, "InvalidBits"),
         (of(emails.index().clone().bits(257)), customer_scope("1"), a, "InvalidBits"),
-        (BlindLookup::shared(B::Table::default(), emails().bits(31)), customer_scope("1"), a, "InvalidBits"),
+        (
+            BlindLookup::shared(B::Table::default(), emails.index().clone().bits(31)),
+            customer_scope("1"),
+            a,
+            "InvalidBits",
+        ),
         (emails.clone(), KeyScope::new("customer", "1"), a, "SimilarKind"),
         (emails.clone(), KeyScope::index(), a, "InvalidText"),
         (emails.clone(), KeyScope::new("Customer", ""), a, "InvalidText"),
@@ -344,7 +349,7 @@ async fn what_can_not_be_indexed_is_refused<B: Indexed>() {
         db.roll_back(transaction).await;
         assert!(support::fault(&error).starts_with(fault), "{error:?}");
     }
-    let shared = BlindLookup::shared(B::Table::default(), emails().bits(32));
+    let shared = BlindLookup::shared(B::Table::default(), emails.index().clone().bits(32));
     db.add(&store, &shared, "1", a).await;
     let other = db.process_with(B::Keys::default(), Keyring::generate("other").unwrap(), schemas());
     assert!(matches!(db.try_add(&other, &emails, "9", a).await, Err(Error::Kms(_))), "no key, no hash");
@@ -382,7 +387,8 @@ async fn a_missing_table_is_named() {
     let store = postgres.prepared(schemas()).await;
     assert!(missing(postgres.try_add(&store, &postgres.lookup(emails()), "1", "a@b").await.unwrap_err()));
     for name in ["", "a b", "1a"] {
-        let refused = PostgresBlindIndex::new().table(name).map(drop).and(SqliteBlindIndex::new().table(name).map(drop));
+        let refused =
+            PostgresBlindIndex::new().table(name).map(drop).and(SqliteBlindIndex::new().table(name).map(drop));
         assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{name:?}");
     }
 }
