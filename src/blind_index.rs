@@ -63,15 +63,15 @@
 //! and after a rotation tell nothing about each other either, once the old entries are gone.
 //!
 //! **Truncation** ([`bits`](BlindIndex::bits)) saves room, and little else. With `n` values in an index of `b` bits, a
-//! look-up finds about `n / 2^b` others too: a million values and 32 bits make it one look-up in 4,000. So open what you
-//! found, and compare. Hashes that are short enough to hide a value among others would find all of these others. To do
-//! that on purpose, index something coarser with [`Spelling::by`], such as the first letters of a name.
+//! look-up finds about `n / 2^b` others too: with a million values and 32 bits, one look-up in 4,000 does. So open what
+//! you found, and compare. Hashes that are short enough to hide a value among others would find all of these others. To
+//! do that on purpose, index something coarser with [`Spelling::by`], such as the first letters of a name.
 //!
 //! # Erasure
 //! - [`add`](Lookup::add) locks the owner's keys as an append does. So it is refused for a shredded scope, and an entry
 //!   that is added while a shred runs is gone with it or was never there.
 //! - [`find`](Lookup::find) looks at the state of the scope that it found. An entry of a shredded scope is not found,
-//!   whatever the table holds.
+//!   whatever the table holds. Nor is an entry from before the shred, if the scope was opened anew since.
 //! - Entries can outlive a shred that the consumer did not see: one by the command `eventseal`, a replay of the shred
 //!   log, or a restore of an older table. [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay,
 //!   and as a job, such as once a day. Until then, `find` does not find them, and `add` lets another owner have the

@@ -4,7 +4,7 @@ use super::{BlindEntry, BlindHash, BlindIndex, BlindIndexTable};
 use crate::error::{BlindIndexFault, BoxError, Error, Result, no_effect};
 use crate::keys::erasure_consumer::ErasureConsumer;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyStore, KeyTable, LogEntry, ScopeAction, ScopeLock, ScopeState};
+use crate::keys::{KeyStore, KeyTable, LogEntry, ScopeAction, ScopeLock, ScopeRecord, ScopeState};
 use crate::sealer::{Sealer, hashes};
 use crate::store::TableWork;
 use async_trait::async_trait;
@@ -43,7 +43,7 @@ impl<Tx: Send + 'static> BlindLookup<Tx> {
         &self.index
     }
 
-    fn entries(&self, owner: &KeyScope, hashes: Vec<BlindHash>) -> Vec<BlindEntry> {
+    fn entries(&self, owner: &KeyScope, generation: u32, hashes: Vec<BlindHash>) -> Vec<BlindEntry> {
         let index: Arc<str> = self.index.name().into();
         let entry = |hash: BlindHash| BlindEntry {
             index: Arc::clone(&index),
@@ -51,6 +51,7 @@ impl<Tx: Send + 'static> BlindLookup<Tx> {
             hash: hash.bytes,
             scope: owner.clone(),
             unique: self.unique,
+            generation,
         };
         hashes.into_iter().map(entry).collect()
     }
@@ -117,7 +118,8 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
         let spelled = self.of.index.spell(value, self.of.unique)?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
         let keys = self.sealer.keys().index_keys_to_remove(tx).await?;
-        let entries = self.of.entries(&owner, hashes(&self.of.index, &keys, &spelled)?);
+        // Whatever generation they are of.
+        let entries = self.of.entries(&owner, 1, hashes(&self.of.index, &keys, &spelled)?);
         self.of.table.remove(tx, &entries).await
     }
 
@@ -164,18 +166,15 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
         }
         let hashes: Vec<_> = hashes.into_iter().map(|hash| (hash.key_id, hash.bytes)).collect();
         let found = self.of.table.find(tx, self.of.index.name(), &hashes, limit).await?;
-        let mut owners: Vec<KeyScope> = found.into_iter().map(|entry| entry.scope).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        self.sealer.shown_owners(tx, owners).await
+        self.sealer.shown_owners(tx, found).await
     }
 
     /// The entries of a value, whose owner and keys are locked.
     async fn locked(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<(KeyScope, Vec<BlindEntry>)> {
         let spelled = self.of.index.spell(value, self.of.unique)?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
-        let keys = self.sealer.keys().index_keys_to_store(tx, &owner).await?;
-        let entries = self.of.entries(&owner, hashes(&self.of.index, &keys, &spelled)?);
+        let (keys, generation) = self.sealer.keys().index_keys_to_store(tx, &owner).await?;
+        let entries = self.of.entries(&owner, generation, hashes(&self.of.index, &keys, &spelled)?);
         Ok((owner, entries))
     }
 
@@ -195,26 +194,28 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
             // Either all entries of a value are there, or none is.
             self.of.table.remove(tx, &own).await?;
             last = self.of.index.fault(BlindIndexFault::Taken);
-            let others: Vec<KeyScope> = others.into_iter().map(|entry| entry.scope).collect();
-            if !self.dropped_as_shredded(tx, others).await? {
+            if !self.dropped_as_erased(tx, others).await? {
                 break;
             }
         }
         Err(last)
     }
 
-    /// Drops the entries of these scopes if all of them are shredded. They are locked, so that none of them is reopened
-    /// and gets a new entry meanwhile.
-    async fn dropped_as_shredded(&self, tx: &mut Tx, mut scopes: Vec<KeyScope>) -> Result<bool> {
+    /// Drops these entries if all of them were erased: their scope is shredded, or was opened anew. The scopes are
+    /// locked, so that none of them is reopened and gets a new entry meanwhile.
+    async fn dropped_as_erased(&self, tx: &mut Tx, entries: Vec<BlindEntry>) -> Result<bool> {
+        let mut scopes: Vec<KeyScope> = entries.iter().map(|entry| entry.scope.clone()).collect();
         scopes.sort_unstable();
         scopes.dedup();
         let records = self.sealer.keys().store.scopes(tx, &scopes, ScopeLock::Share).await?;
-        if records.len() < scopes.len() || records.iter().any(|record| record.state != ScopeState::Shredded) {
+        let is_erased = |entry: &BlindEntry| {
+            let record = records.iter().find(|record| record.scope == entry.scope);
+            record.is_some_and(|record| record.state == ScopeState::Shredded || record.generation > entry.generation)
+        };
+        if !entries.iter().all(is_erased) {
             return Ok(false);
         }
-        for scope in &scopes {
-            self.of.table.drop_scope(tx, scope).await?;
-        }
+        self.of.table.remove(tx, &entries).await?;
         Ok(true)
     }
 }
@@ -298,15 +299,17 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> TableWork<Tx> for DropSh
         let (store, table) = (&self.of.sealer.keys().store, &self.of.of.table);
         (self.last, self.dropped) = (None, 0);
         let scopes = table.scopes_after(tx, self.after.as_ref(), BATCH).await?;
-        let shredded = |record: &crate::keys::ScopeRecord| record.state == ScopeState::Shredded;
+        // What is left of an earlier generation is dropped too.
+        let erased = |record: &ScopeRecord| record.state == ScopeState::Shredded || record.generation > 1;
         let records = store.scopes(tx, &scopes, ScopeLock::None).await?;
-        let mut wanted: Vec<KeyScope> = records.into_iter().filter(shredded).map(|record| record.scope).collect();
+        let mut wanted: Vec<KeyScope> = records.into_iter().filter(erased).map(|record| record.scope).collect();
         wanted.sort_unstable();
         if !wanted.is_empty() {
             // They are looked at again under the lock: one of them may have been reopened, and have a new entry.
             let locked = store.scopes(tx, &wanted, ScopeLock::Share).await?;
-            for record in locked.into_iter().filter(shredded) {
-                self.dropped += table.drop_scope(tx, &record.scope).await?;
+            for record in locked.into_iter().filter(erased) {
+                let before = (record.state != ScopeState::Shredded).then_some(record.generation);
+                self.dropped += table.drop_scope(tx, &record.scope, before).await?;
             }
         }
         self.last = scopes.into_iter().nth(BATCH as usize - 1);
@@ -339,7 +342,7 @@ impl<Tx: Send + 'static> ErasureConsumer<Tx> for BlindLookup<Tx> {
 
     async fn handle(&self, tx: &mut Tx, entry: &LogEntry) -> Result<(), BoxError> {
         if entry.action == ScopeAction::Shred {
-            self.table.drop_scope(tx, &entry.scope).await?;
+            self.table.drop_scope(tx, &entry.scope, None).await?;
         }
         Ok(())
     }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 ///
 /// # What an implementation does
 /// It reads and writes rows in the caller's transaction, and returns what it found. It decides nothing. An entry has a
-/// *place*, which holds one entry. If the entry is [`unique`](BlindEntry::unique), its place is its index, key and hash.
-/// Otherwise it is these and its scope. [`find`](Self::find) is one look into a database index for each hash, and
+/// *place*, which holds one entry. The place of a [`unique`](BlindEntry::unique) entry is its index, key and hash. That
+/// of another one is these and its scope. [`find`](Self::find) is one look into a database index for each hash, and
 /// [`drop_scope`](Self::drop_scope) one for the scope.
 ///
 /// # Uniqueness
 /// Two transactions may add unique entries at one place at the same time. Only one of them may commit. The other one
-/// waits and then finds the entry of the first, or fails with the retryable [`Error::Collision`](crate::Error::Collision).
+/// waits and then finds the entry of the first, or fails with the retryable
+/// [`Error::Collision`](crate::Error::Collision).
 ///
 /// # Effect
 /// A method that changes rows reads afterwards whether they are as they should be, and fails with
@@ -48,7 +49,8 @@ pub trait BlindIndexTable: Send + Sync {
         limit: u32,
     ) -> Result<Vec<BlindEntry>>;
 
-    /// Removes those of these entries that the table has: with the same scope, too.
+    /// Removes those of these entries that the table has: at the same place, and of the same scope, whatever its
+    /// generation is.
     async fn remove(&self, tx: &mut Self::Tx, entries: &[BlindEntry]) -> Result<()>;
 
     /// Removes all entries of a scope in an index, but for those with one of these hashes.
@@ -60,8 +62,9 @@ pub trait BlindIndexTable: Send + Sync {
         hashes: &[(KeyId, Vec<u8>)],
     ) -> Result<()>;
 
-    /// Removes all entries of a scope, in every index. Returns how many there were.
-    async fn drop_scope(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<u64>;
+    /// Removes all entries of a scope, in every index, that are of an earlier generation than `before`; all of them if
+    /// it is `None`. Returns how many there were.
+    async fn drop_scope(&self, tx: &mut Self::Tx, scope: &KeyScope, before: Option<u32>) -> Result<u64>;
 
     /// The first `limit` scopes that have entries, each once, in ascending order of kind and then id, byte by byte, and
     /// after `after`.
@@ -89,6 +92,18 @@ pub struct BlindEntry {
     pub scope: KeyScope,
     /// May no other scope have an entry of this index, key and hash?
     pub unique: bool,
+    /// The generation of the scope when the entry was added. An entry of an earlier one was erased. It is no part of the
+    /// place.
+    pub generation: u32,
+}
+
+impl BlindEntry {
+    /// Do both have one place and one scope?
+    #[must_use]
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        let place = |entry: &Self| (Arc::clone(&entry.index), entry.key_id, entry.unique);
+        place(self) == place(other) && self.hash == other.hash && self.scope == other.scope
+    }
 }
 
 /// Leaves the hash out.
@@ -99,6 +114,7 @@ impl fmt::Debug for BlindEntry {
             .field("key_id", &self.key_id)
             .field("scope", &self.scope)
             .field("unique", &self.unique)
+            .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
 }
@@ -136,8 +152,8 @@ impl<T: BlindIndexTable + ?Sized> BlindIndexTable for Arc<T> {
         (**self).keep_only(tx, index, scope, hashes).await
     }
 
-    async fn drop_scope(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<u64> {
-        (**self).drop_scope(tx, scope).await
+    async fn drop_scope(&self, tx: &mut Self::Tx, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
+        (**self).drop_scope(tx, scope, before).await
     }
 
     async fn scopes_after(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {

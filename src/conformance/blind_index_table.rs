@@ -32,7 +32,7 @@ fn scope(id: &str) -> KeyScope {
 }
 
 fn entry(index: &str, key_id: KeyId, hash: u8, id: &str, unique: bool) -> BlindEntry {
-    BlindEntry { index: index.into(), key_id, hash: vec![hash; 16], scope: scope(id), unique }
+    BlindEntry { index: index.into(), key_id, hash: vec![hash; 16], scope: scope(id), unique, generation: 1 }
 }
 
 fn new_key() -> KeyId {
@@ -65,7 +65,7 @@ impl<D: Database, T: BlindIndexTable<Tx = D::Tx>> Ctx<'_, D, T> {
 
     async fn drop_scope(&self, id: &str) -> u64 {
         let mut transaction = must(self.db.begin().await, "begin");
-        let dropped = must(self.table.drop_scope(self.db.tx(&mut transaction), &scope(id)).await, "drop_scope");
+        let dropped = must(self.table.drop_scope(self.db.tx(&mut transaction), &scope(id), None).await, "drop_scope");
         must(self.db.commit(transaction).await, "commit");
         dropped
     }
@@ -78,7 +78,9 @@ async fn places_hold_one_entry<D: Database, T: BlindIndexTable<Tx = D::Tx>>(ctx:
     assert_eq!(ctx.add(std::slice::from_ref(&first)).await, [first.clone()], "an added entry is there");
     assert_eq!(ctx.add(std::slice::from_ref(&first)).await, [first.clone()], "adding it again changes nothing");
     let second = entry("place", key, 1, "2", true);
-    assert_eq!(ctx.add(&[second]).await, [first], "a unique place holds one entry");
+    assert_eq!(ctx.add(&[second]).await, [first.clone()], "a unique place holds one entry");
+    let reopened = BlindEntry { generation: 2, ..first.clone() };
+    assert_eq!(ctx.add(&[reopened]).await, [first], "a generation is no part of a place");
     let elsewhere = [
         entry("another", key, 1, "2", true),
         entry("place", other, 1, "2", true),
@@ -138,7 +140,8 @@ async fn entries_are_removed<D: Database, T: BlindIndexTable<Tx = D::Tx>>(ctx: &
     let rule = "an entry is removed if its scope is the same";
     assert_eq!(ctx.find("removed", &places[..1], 9).await, entries[..1], "{rule}");
     let mut transaction = must(ctx.db.begin().await, "begin");
-    must(ctx.table.remove(ctx.db.tx(&mut transaction), &entries[..1]).await, "remove");
+    let of_another = BlindEntry { generation: 9, ..entries[0].clone() };
+    must(ctx.table.remove(ctx.db.tx(&mut transaction), &[of_another]).await, "remove");
     must(ctx.db.commit(transaction).await, "commit");
     let rule = "an entry is removed, and no other one is";
     assert_eq!(
@@ -185,6 +188,14 @@ async fn scopes_and_keys_are_dropped<D: Database, T: BlindIndexTable<Tx = D::Tx>
     let left = ctx.find("one", &[(key, 3), (key, 4), (other, 5)], 9).await;
     assert_eq!(left, entries[5..], "entries of other keys are kept");
     ctx.drop_scope("12").await;
+    let newer = BlindEntry { generation: 2, ..entry("two", key, 7, "1", true) };
+    ctx.add(&[entry("one", key, 6, "1", true), newer.clone()]).await;
+    let mut transaction = must(ctx.db.begin().await, "begin");
+    let dropped = ctx.table.drop_scope(ctx.db.tx(&mut transaction), &scope("1"), Some(2)).await;
+    assert_eq!(must(dropped, "drop_scope"), 1, "entries of earlier generations are dropped");
+    must(ctx.db.commit(transaction).await, "commit");
+    assert_eq!(ctx.find("two", &[(key, 7)], 9).await, [newer], "entries of a generation that is named are kept");
+    ctx.drop_scope("1").await;
 }
 
 async fn keys_are_compared<D: Database, T: BlindIndexTable<Tx = D::Tx>>(ctx: &Ctx<'_, D, T>) {
@@ -219,7 +230,7 @@ async fn changes_are_part_of_the_transaction<D: Database, T: BlindIndexTable<Tx 
     // The database in memory forgets this with the connection.
     let done = is_refused(ctx.table.add(ctx.db.connection(&mut connection), entries).await)
         && is_refused(ctx.table.remove(ctx.db.connection(&mut connection), entries).await)
-        && is_refused(ctx.table.drop_scope(ctx.db.connection(&mut connection), &scope("1")).await);
+        && is_refused(ctx.table.drop_scope(ctx.db.connection(&mut connection), &scope("1"), None).await);
     assert!(done, "entries are changed in a transaction only");
     drop(connection);
     assert_eq!(ctx.scopes(None, 10).await, [], "entries are changed in a transaction only");

@@ -38,7 +38,7 @@ pub enum BlindIndexFault {
         /// The kind that the schemas declare.
         declared: String,
     },
-    /// The rotation of the key can't be finished, because a value is only there under an older key. Nothing was changed.
+    /// The rotation of the key can't be finished: a value is only there under an older key. Nothing was changed.
     #[error(
         "an entry of {scope} is not there under the newest key: add every value again, and then finish the rotation"
     )]

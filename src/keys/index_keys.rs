@@ -75,8 +75,13 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     /// The same keys, for entries that are to be stored for this owner. The owner is locked against a shred and the
-    /// keys against a rotation, until the caller's transaction ends. Keys that are missing are created.
-    pub(crate) async fn index_keys_to_store(&self, tx: &mut Tx, owner: &KeyScope) -> Result<Vec<IndexKeyVersion>> {
+    /// keys against a rotation, until the caller's transaction ends. Keys that are missing are created. The number is the
+    /// owner's generation.
+    pub(crate) async fn index_keys_to_store(
+        &self,
+        tx: &mut Tx,
+        owner: &KeyScope,
+    ) -> Result<(Vec<IndexKeyVersion>, u32)> {
         owner.check()?;
         if owner.is_reserved() {
             let problem = "starts with '$', which is reserved: no entry is stored for it";
@@ -88,7 +93,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let pinned = self.open_index_ahead(tx, &wanted).await?;
         let locked = self.locked_keys(tx, from_ref(&scope), wanted, &pinned).await?;
         let active = locked.keys.into_iter().next().ok_or(Error::Keys(KeyFault::Cryptography))?;
-        self.with_older(tx, active, Some(&pinned)).await
+        let generation = locked.generations.get(owner).copied().ok_or(Error::Keys(KeyFault::Cryptography))?;
+        Ok((self.with_older(tx, active, Some(&pinned)).await?, generation))
     }
 
     /// Opens the key-encryption keys that a call will need for these scopes, before it locks anything.

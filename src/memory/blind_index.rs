@@ -24,7 +24,8 @@ impl Tables {
     /// The entries of an index with this hash, in ascending order of scope.
     fn entries_with<'t>(&'t self, index: &str, key_id: KeyId, hash: &[u8]) -> impl Iterator<Item = &'t BlindEntry> {
         let scope = KeyScope::new("", "");
-        let first = BlindEntry { index: index.into(), key_id, hash: hash.to_vec(), scope, unique: false };
+        let first =
+            BlindEntry { index: index.into(), key_id, hash: hash.to_vec(), scope, unique: false, generation: 0 };
         let rows = self.blind_entries.range(first.clone()..);
         rows.take_while(move |row| row.index == first.index && row.key_id == key_id && row.hash == first.hash)
     }
@@ -67,7 +68,9 @@ impl BlindIndexTable for MemoryBlindIndex {
     async fn remove(&self, tx: &mut MemoryTx, entries: &[BlindEntry]) -> Result<()> {
         let tables = tx.write()?;
         for entry in entries {
-            tables.blind_entries.remove(entry);
+            if let Some(there) = tables.entry_at(entry).filter(|there| there.is_of_same(entry)).cloned() {
+                tables.blind_entries.remove(&there);
+            }
         }
         Ok(())
     }
@@ -84,11 +87,11 @@ impl BlindIndexTable for MemoryBlindIndex {
         Ok(())
     }
 
-    async fn drop_scope(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<u64> {
+    async fn drop_scope(&self, tx: &mut MemoryTx, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
         let rows = &mut tx.write()?.blind_entries;
-        let before = rows.len();
-        rows.retain(|row| row.scope != *scope);
-        Ok((before - rows.len()) as u64)
+        let there = rows.len();
+        rows.retain(|row| row.scope != *scope || before.is_some_and(|before| row.generation >= before));
+        Ok((there - rows.len()) as u64)
     }
 
     async fn scopes_after(&self, tx: &mut MemoryTx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {

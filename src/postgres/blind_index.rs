@@ -13,21 +13,22 @@ use uuid::Uuid;
 
 // Statements use LATERAL and arrays as those of the key tables do, and for the same reasons.
 
-const ADD: &str = "INSERT INTO {blind_index} (index_name, key_id, hash, slot, scope_kind, scope_id)
-    SELECT $1, w.key_id, w.hash, w.slot, w.kind, w.id FROM UNNEST(
-        (SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[]), (SELECT $5::text[]), (SELECT $6::text[])
-    ) WITH ORDINALITY AS w (key_id, hash, slot, kind, id, number)
+const ADD: &str = "INSERT INTO {blind_index} (index_name, key_id, hash, slot, scope_kind, scope_id, generation)
+    SELECT $1, w.key_id, w.hash, w.slot, w.kind, w.id, w.generation FROM UNNEST(
+        (SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[]), (SELECT $5::text[]), (SELECT $6::text[]),
+        (SELECT $7::bigint[])
+    ) WITH ORDINALITY AS w (key_id, hash, slot, kind, id, generation, number)
     ORDER BY w.number ON CONFLICT DO NOTHING";
 
 /// The rows at these places.
-const AT: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id
+const AT: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id, b.generation
     FROM UNNEST((SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[])) AS w (key_id, hash, slot)
     CROSS JOIN LATERAL (
         SELECT * FROM {blind_index} AS b
         WHERE b.key_id = w.key_id AND b.index_name = $1 AND b.hash = w.hash AND b.slot = w.slot OFFSET 0
     ) AS b";
 
-const FIND: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id
+const FIND: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id, b.generation
     FROM UNNEST((SELECT $2::uuid[]), (SELECT $3::bytea[])) AS w (key_id, hash)
     CROSS JOIN LATERAL (
         SELECT * FROM {blind_index} AS b WHERE b.key_id = w.key_id AND b.index_name = $1 AND b.hash = w.hash
@@ -47,12 +48,15 @@ const KEEP_ONLY: &str = "DELETE FROM {blind_index} AS b
             WHERE w.key_id = b.key_id AND w.hash = b.hash
         )";
 
-const OF_SCOPE_IN: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id FROM {blind_index} AS b
+const OF_SCOPE_IN: &str =
+    "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id, b.generation FROM {blind_index} AS b
     WHERE b.scope_kind = $2 AND b.scope_id = $3 AND b.index_name = $1";
 
-const DROP_SCOPE: &str = "DELETE FROM {blind_index} AS b WHERE b.scope_kind = $1 AND b.scope_id = $2";
+const DROP_SCOPE: &str = "DELETE FROM {blind_index} AS b
+    WHERE b.scope_kind = $1 AND b.scope_id = $2 AND b.generation < $3";
 
-const ANY_OF_SCOPE: &str = "SELECT 1 FROM {blind_index} AS b WHERE b.scope_kind = $1 AND b.scope_id = $2 LIMIT 1";
+const ANY_OF_SCOPE: &str = "SELECT 1 FROM {blind_index} AS b 
+    WHERE b.scope_kind = $1 AND b.scope_id = $2 AND b.generation < $3 LIMIT 1";
 
 const SCOPES_AFTER: &str = "SELECT DISTINCT b.scope_kind, b.scope_id FROM {blind_index} AS b
     WHERE (b.scope_kind, b.scope_id) > ($1, $2) ORDER BY b.scope_kind, b.scope_id LIMIT $3";
@@ -207,6 +211,7 @@ struct Columns {
     slots: Vec<Vec<u8>>,
     kinds: Vec<String>,
     ids: Vec<String>,
+    generations: Vec<i64>,
 }
 
 impl Columns {
@@ -217,6 +222,7 @@ impl Columns {
             slots: entries.iter().map(|entry| slot(entry)).collect(),
             kinds: entries.iter().map(|entry| entry.scope.kind().to_owned()).collect(),
             ids: entries.iter().map(|entry| entry.scope.id().to_owned()).collect(),
+            generations: entries.iter().map(|entry| i64::from(entry.generation)).collect(),
         }
     }
 }
@@ -241,6 +247,7 @@ impl BlindIndexTable for PostgresBlindIndex {
                 .bind(columns.slots)
                 .bind(columns.kinds)
                 .bind(columns.ids)
+                .bind(columns.generations)
                 .execute(&mut *tx)
                 .await
                 .map_err(database(OPERATION))?;
@@ -277,7 +284,7 @@ impl BlindIndexTable for PostgresBlindIndex {
                 .await
                 .map_err(database(OPERATION))?;
         }
-        let left = self.at(tx, entries).await?.iter().any(|there| entries.contains(there));
+        let left = self.at(tx, entries).await?.iter().any(|there| entries.iter().any(|entry| entry.is_of_same(there)));
         if left { Err(no_effect(OPERATION, "blind_index")) } else { Ok(()) }
     }
 
@@ -304,12 +311,15 @@ impl BlindIndexTable for PostgresBlindIndex {
         Ok(())
     }
 
-    async fn drop_scope(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<u64> {
+    async fn drop_scope(&self, tx: &mut PgConnection, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
         const OPERATION: &str = "dropping the entries of a scope";
         in_transaction(tx, OPERATION)?;
-        let dropped = query(&self.sql.drop_scope).bind(scope.kind()).bind(scope.id()).execute(&mut *tx).await;
+        let before = before.map_or(i64::MAX, i64::from);
+        let dropped =
+            query(&self.sql.drop_scope).bind(scope.kind()).bind(scope.id()).bind(before).execute(&mut *tx).await;
         let dropped = dropped.map_err(database(OPERATION))?.rows_affected();
-        let left = query(&self.sql.any_of_scope).bind(scope.kind()).bind(scope.id()).fetch_optional(tx).await;
+        let left =
+            query(&self.sql.any_of_scope).bind(scope.kind()).bind(scope.id()).bind(before).fetch_optional(tx).await;
         if left.map_err(database(OPERATION))?.is_some() {
             return Err(no_effect(OPERATION, "blind_index"));
         }

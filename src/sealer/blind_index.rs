@@ -1,12 +1,12 @@
 //! Hashes values for blind indexes, and finds the owners of entries.
 
-use crate::blind_index::{BlindHash, BlindIndex, BlindLookup, Lookup};
+use crate::blind_index::{BlindEntry, BlindHash, BlindIndex, BlindLookup, Lookup};
 use crate::error::{BlindIndexFault, Error, KeyFault, Result};
 use crate::keys::names::KeyScope;
-use crate::keys::{IndexKeyVersion, KeyStore, ScopeLock, ScopeState};
+use crate::keys::{IndexKeyVersion, KeyStore, ScopeLock, ScopeRecord, ScopeState};
 use crate::seal::opening::KeyStatus;
 use crate::sealer::Sealer;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// The entries of a [blind index](crate::blind_index): add, find and remove them through this.
@@ -21,15 +21,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     ///
     /// # Errors
     /// For what the caller passed: [`Error::BlindIndex`] ([`InvalidValue`](BlindIndexFault::InvalidValue),
-    /// [`InvalidBits`](BlindIndexFault::InvalidBits)), [`InputFault::InvalidText`](crate::error::InputFault::InvalidText)
-    /// for the name of the index. For the keys and the database: those of [`open`](Self::open).
+    /// [`InvalidBits`](BlindIndexFault::InvalidBits)),
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) for the name of the index. For the keys and the database: those of [`open`](Self::open).
     pub async fn blind_hashes(&self, tx: &mut Tx, index: &BlindIndex, value: &str) -> Result<Vec<BlindHash>> {
         let spelled = index.spell(value, false)?;
         hashes(index, &self.keys.index_keys(tx).await?, &spelled)
     }
 
     /// The hashes of a value, to store it for this owner in a table of your own: one for each key, the active one
-    /// first. Store all of them, in the same transaction.
+    /// first. Store all of them, in the same transaction, and delete them when the scope is shredded.
     ///
     /// Like an append, this locks the owner's keys against a shred until the transaction ends, and creates the keys
     /// that are missing. It also locks the keys of the blind indexes against a rotation. The id of the scope is
@@ -48,7 +48,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     ) -> Result<Vec<BlindHash>> {
         let spelled = index.spell(value, false)?;
         let owner = self.owner_of_entry(scope, index)?;
-        hashes(index, &self.keys.index_keys_to_store(tx, &owner).await?, &spelled)
+        hashes(index, &self.keys.index_keys_to_store(tx, &owner).await?.0, &spelled)
     }
 
     /// The scope for which an entry is stored.
@@ -60,34 +60,43 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         self.schemas.scope_for(scope.kind(), scope.id())
     }
 
-    /// Which of these scopes may be shown to a reader, with its error if it is disabled. What was shredded is left out,
-    /// and so is what a scheduled shred withholds.
-    pub(crate) async fn shown_owners(&self, tx: &mut Tx, scopes: Vec<KeyScope>) -> Result<Vec<(KeyScope, Result<()>)>> {
+    /// The owners of these entries that may be shown to a reader, with an error for one that is disabled. An owner is
+    /// left out who was shredded since, even if the scope was opened anew, and so is one whom a scheduled shred
+    /// withholds.
+    pub(crate) async fn shown_owners(
+        &self,
+        tx: &mut Tx,
+        entries: Vec<BlindEntry>,
+    ) -> Result<Vec<(KeyScope, Result<()>)>> {
+        let entries: BTreeSet<(KeyScope, u32)> =
+            entries.into_iter().map(|entry| (entry.scope, entry.generation)).collect();
+        let scopes: BTreeSet<&KeyScope> = entries.iter().map(|(scope, _)| scope).collect();
         if scopes.is_empty() {
             return Ok(Vec::new());
         }
+        let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
         let records = self.keys.store.scopes(tx, &scopes, ScopeLock::None).await?;
-        let states: HashMap<KeyScope, ScopeState> =
-            records.into_iter().map(|record| (record.scope, record.state)).collect();
-        let mut shown = Vec::with_capacity(scopes.len());
-        for scope in scopes {
-            match states.get(&scope) {
-                Some(ScopeState::Live) => shown.push((scope, Ok(()))),
-                Some(ScopeState::Shredded) => {}
-                Some(ScopeState::Disabled) => {
+        let records: HashMap<&KeyScope, &ScopeRecord> = records.iter().map(|record| (&record.scope, record)).collect();
+        let mut shown = Vec::with_capacity(entries.len());
+        for (scope, generation) in entries {
+            let Some(record) = records.get(&scope) else {
+                let problem = "has an entry in a blind index, but no row in the key table: look for a restore of one \
+                               without the other";
+                return Err(Error::Keys(KeyFault::ScopeState { scope, problem }));
+            };
+            match record.state {
+                _ if record.generation != generation => {}
+                ScopeState::Live => shown.push((scope, Ok(()))),
+                ScopeState::Shredded => {}
+                ScopeState::Disabled => {
                     let disabled = Err(Error::Disabled { scope: scope.clone() });
                     shown.push((scope, disabled));
                 }
-                Some(ScopeState::Withheld) => {
+                ScopeState::Withheld => {
                     // A row alone must not hide anybody: the shred log has to say so too.
                     if let KeyStatus::Faulty(error) = self.keys.withheld(tx, scope).await? {
                         return Err(error);
                     }
-                }
-                None => {
-                    let problem = "has an entry in a blind index, but no row in the key table: look for a restore of \
-                                   one without the other";
-                    return Err(Error::Keys(KeyFault::ScopeState { scope, problem }));
                 }
             }
         }

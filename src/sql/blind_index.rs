@@ -23,7 +23,7 @@ pub(crate) fn slot(entry: &BlindEntry) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// An entry of a row: key, hash, slot, kind and id.
+/// An entry of a row: key, hash, slot, kind, id and generation.
 pub(crate) fn entry(index: &Arc<str>, row: &impl SqlRow) -> Result<BlindEntry> {
     Ok(BlindEntry {
         index: Arc::clone(index),
@@ -31,6 +31,7 @@ pub(crate) fn entry(index: &Arc<str>, row: &impl SqlRow) -> Result<BlindEntry> {
         hash: row.bytes(1)?,
         unique: row.bytes(2)?.is_empty(),
         scope: KeyScope::new(row.text(3)?, row.text(4)?),
+        generation: row.small_number(5, "blind_index.generation")?,
     })
 }
 

@@ -12,24 +12,27 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use std::sync::Arc;
 
-const ADD: &str = "INSERT OR IGNORE INTO {blind_index} (key_id, index_name, hash, slot, scope_kind, scope_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const ADD: &str =
+    "INSERT OR IGNORE INTO {blind_index} (key_id, index_name, hash, slot, scope_kind, scope_id, generation)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-const AT: &str = "SELECT key_id, hash, slot, scope_kind, scope_id FROM {blind_index}
+const AT: &str = "SELECT key_id, hash, slot, scope_kind, scope_id, generation FROM {blind_index}
     WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 AND slot = ?4";
 
-const FIND: &str = "SELECT key_id, hash, slot, scope_kind, scope_id FROM {blind_index}
+const FIND: &str = "SELECT key_id, hash, slot, scope_kind, scope_id, generation FROM {blind_index}
     WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 ORDER BY scope_kind, scope_id LIMIT ?4";
 
 const REMOVE: &str = "DELETE FROM {blind_index}
     WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 AND slot = ?4 AND scope_kind = ?5 AND scope_id = ?6";
 
-const OF_SCOPE_IN: &str = "SELECT key_id, hash, slot, scope_kind, scope_id FROM {blind_index}
+const OF_SCOPE_IN: &str = "SELECT key_id, hash, slot, scope_kind, scope_id, generation FROM {blind_index}
     WHERE scope_kind = ?2 AND scope_id = ?3 AND index_name = ?1";
 
-const DROP_SCOPE: &str = "DELETE FROM {blind_index} WHERE scope_kind = ?1 AND scope_id = ?2";
+const DROP_SCOPE: &str = "DELETE FROM {blind_index} 
+    WHERE scope_kind = ?1 AND scope_id = ?2 AND generation < ?3";
 
-const ANY_OF_SCOPE: &str = "SELECT 1 FROM {blind_index} WHERE scope_kind = ?1 AND scope_id = ?2 LIMIT 1";
+const ANY_OF_SCOPE: &str = "SELECT 1 FROM {blind_index} 
+    WHERE scope_kind = ?1 AND scope_id = ?2 AND generation < ?3 LIMIT 1";
 
 const SCOPES_AFTER: &str = "SELECT DISTINCT scope_kind, scope_id FROM {blind_index}
     WHERE (scope_kind, scope_id) > (?1, ?2) ORDER BY scope_kind, scope_id LIMIT ?3";
@@ -170,7 +173,7 @@ impl SqliteBlindIndex {
                 .await
                 .map_err(database(OPERATION))?;
         }
-        let left = self.at(tx, entries).await?.iter().any(|there| entries.contains(there));
+        let left = self.at(tx, entries).await?.iter().any(|there| entries.iter().any(|entry| entry.is_of_same(there)));
         if left { Err(no_effect(OPERATION, "blind_index")) } else { Ok(()) }
     }
 }
@@ -191,6 +194,7 @@ impl BlindIndexTable for SqliteBlindIndex {
                     .bind(slot(entry))
                     .bind(entry.scope.kind())
                     .bind(entry.scope.id())
+                    .bind(i64::from(entry.generation))
                     .execute(&mut *tx)
                     .await
                     .map_err(database(OPERATION))?;
@@ -248,13 +252,16 @@ impl BlindIndexTable for SqliteBlindIndex {
         self.remove_all(tx, &gone).await
     }
 
-    async fn drop_scope(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<u64> {
+    async fn drop_scope(&self, tx: &mut SqliteConnection, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
         const OPERATION: &str = "dropping the entries of a scope";
         in_transaction(tx, OPERATION)?;
+        let before = before.map_or(i64::MAX, i64::from);
         overwrite_freed(tx).await?;
-        let dropped = query(&self.sql.drop_scope).bind(scope.kind()).bind(scope.id()).execute(&mut *tx).await;
+        let dropped =
+            query(&self.sql.drop_scope).bind(scope.kind()).bind(scope.id()).bind(before).execute(&mut *tx).await;
         let dropped = dropped.map_err(database(OPERATION))?.rows_affected();
-        let left = query(&self.sql.any_of_scope).bind(scope.kind()).bind(scope.id()).fetch_optional(tx).await;
+        let left =
+            query(&self.sql.any_of_scope).bind(scope.kind()).bind(scope.id()).bind(before).fetch_optional(tx).await;
         if left.map_err(database(OPERATION))?.is_some() {
             return Err(no_effect(OPERATION, "blind_index"));
         }

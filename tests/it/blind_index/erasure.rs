@@ -92,13 +92,23 @@ async fn i5_entries_that_outlived_a_shred_are_not_found<B: Indexed>() {
 
 async fn i5_a_reopened_owner_keeps_new_entries<B: Indexed>() {
     let (db, store, emails) = shop::<B>().await;
-    db.add(&store, &emails, "1", "ada@example.org").await;
-    db.shred(&store, "1").await;
-    db.reopen(&store, "1").await;
+    for value in ["ada@example.org", "old@example.org", "other@example.org"] {
+        db.add(&store, &emails, "1", value).await;
+    }
+    // The consumer sees none of this.
+    let command = db.process(schemas());
+    db.shred(&command, "1").await;
+    db.reopen(&command, "1").await;
+    assert_eq!(db.owners().await, ["1"]);
     assert_eq!(db.find(&store, &emails, "ada@example.org").await, None, "what was erased stays erased");
+    db.add(&store, &emails, "2", "other@example.org").await;
+    assert_eq!(db.find(&store, &emails, "other@example.org").await.as_deref(), Some("2"), "it is in nobody's way");
     db.add(&store, &emails, "1", "ada@example.org").await;
     let mut connection = db.connect().await.unwrap();
-    assert_eq!(store.lookup(&emails).drop_shredded(db.connection(&mut connection)).await.unwrap(), 0);
+    let connection = db.connection(&mut connection);
+    assert_eq!(store.lookup(&emails).drop_shredded(connection).await.unwrap(), 1, "the old address");
+    assert_eq!(store.lookup(&emails).drop_shredded(connection).await.unwrap(), 0);
+    assert_eq!(db.find(&store, &emails, "old@example.org").await, None);
     assert_eq!(db.find(&store, &emails, "ada@example.org").await.as_deref(), Some("1"));
 }
 

@@ -11,12 +11,14 @@ use eventseal::blind_index::{BlindIndex, BlindIndexTable, BlindLookup, Spelling}
 use eventseal::error::{BlindIndexFault, InputFault, SetUpFault};
 use eventseal::memory::MemoryBlindIndex;
 use eventseal::postgres::PostgresBlindIndex;
-use eventseal::sqlite::SqliteBlindIndex;
+use eventseal::split::{SplitKeys, SplitStore, SplitTx};
+use eventseal::sqlite::{SqliteBlindIndex, SqliteKeys, SqliteStore};
 use eventseal::{Error, KeyScope, Keyring, Normalize, Result, Schemas, SealedStore, event, subject};
 use std::collections::HashSet;
+use std::sync::Arc;
 use support::backend::Backend;
 use support::sealing::CANARY;
-use support::{Memory, Postgres, Sqlite, customer, customer_scope, on_every_database, whole};
+use support::{KEYRING, Memory, Postgres, Sqlite, customer, customer_scope, on_every_database, whole};
 
 on_every_database! {
     a_value_is_found_in_every_spelling_of_its_index,
@@ -376,6 +378,28 @@ async fn hashes_can_be_kept_elsewhere<B: Indexed>() {
     if let Err(error) = store.blind_hashes_to_store(connection, &scope, &index, "ada@example.org").await {
         assert!(error.is_shredded() || support::fault(&error).starts_with("NotInTransaction"), "{error:?}");
     }
+}
+
+/// With keys in another database, a key of the indexes that is made for an entry is committed before the entry, as a
+/// data key is for an event.
+#[tokio::test]
+async fn i6_keys_in_another_database_are_committed_first() {
+    let (rows, keys) = (Sqlite::make().await, Sqlite::make().await);
+    let (events, tables) = (SplitStore::new(SqliteStore::new()), SplitKeys::new(SqliteKeys::new()));
+    let store = SealedStore::new(events, tables, Arc::clone(&KEYRING), schemas());
+    let begin = async || SplitTx::begin(&rows.pool, &keys.pool).await.unwrap();
+    store.keys().prepare(&mut begin().await).await.unwrap();
+    let (scope, index) = (customer_scope("1"), emails());
+    let mut tx = begin().await;
+    store.seal_value(&mut tx, &scope, ["a"], "Ada").await.unwrap();
+    tx.commit().await.unwrap();
+    // The owner has a key, and the indexes have none yet.
+    let mut tx = begin().await;
+    let stored = store.blind_hashes_to_store(&mut tx, &scope, &index, "ada@example.org").await.unwrap();
+    let found = store.blind_hashes(&mut begin().await, &index, "ada@example.org").await.unwrap();
+    assert_eq!(found, stored, "others see the key before the entry is committed");
+    store.seal_value(&mut tx, &scope, ["a"], "Ada").await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ async fn a_look_up_among_a_million_is_one_probe_on_postgres() {
     let (db, store, emails, key, hash) = one_entry::<Postgres>().await;
     let mut connection = db.pool.acquire().await.unwrap();
     let fill = format!(
-        "INSERT INTO blind_index (key_id, index_name, hash, slot, scope_kind, scope_id)
-         SELECT '{key}', 'customer-email', decode(lpad(to_hex(i), 32, '0'), 'hex'), '', 'Customer', 'c' || i
+        "INSERT INTO blind_index (key_id, index_name, hash, slot, scope_kind, scope_id, generation)
+         SELECT '{key}', 'customer-email', decode(lpad(to_hex(i), 32, '0'), 'hex'), '', 'Customer', 'c' || i, 1
          FROM generate_series(1, {ROWS}) AS i;
          ANALYZE blind_index"
     );
@@ -81,8 +81,8 @@ async fn a_look_up_among_a_million_is_one_probe_on_sqlite() {
     let mut connection = db.pool.acquire().await.unwrap();
     let fill = format!(
         "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
-         INSERT INTO blind_index (key_id, index_name, hash, slot, scope_kind, scope_id)
-         SELECT '{key}', 'customer-email', CAST(printf('%016d', i) AS BLOB), x'', 'Customer', printf('c%07d', i) FROM n;
+         INSERT INTO blind_index (key_id, index_name, hash, slot, scope_kind, scope_id, generation)
+         SELECT '{key}', 'customer-email', CAST(printf('%016d', i) AS BLOB), x'', 'Customer', printf('c%07d', i), 1 FROM n;
          ANALYZE blind_index"
     );
     connection.execute(AssertSqlSafe(fill)).await.unwrap();

@@ -139,9 +139,9 @@ async fn i11_a_rotation_waits_for_adds_and_later_adds_wait_for_it() {
 
 /// Two tasks add values of a scope, and find them, while a third one shreds it. Afterwards nothing is there.
 ///
-/// An add holds a shared lock on its scope until it commits, and PostgreSQL lets others share it while a shred waits. If
-/// adds overlap without a gap, a shred gets no turn. So each task adds values of its own: tasks that add one value wait
-/// for each other while they hold the lock, and so always overlap.
+/// An add holds a shared lock on its scope until it commits, and PostgreSQL lets others share it while a shred waits.
+/// If adds overlap without a gap, a shred gets no turn. So each task adds values of its own: tasks that add one value
+/// wait for each other while they hold the lock, and so always overlap.
 async fn i5_adds_and_a_shred_that_run_at_once<B: Indexed>() {
     let (db, store, emails) = shop::<B>().await;
     let (db, store) = (Arc::new(db), Arc::new(store));

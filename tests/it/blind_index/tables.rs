@@ -106,11 +106,13 @@ impl BlindIndexTable for Broken {
         MemoryBlindIndex::new().keep_only(tx, index, scope, hashes).await
     }
 
-    async fn drop_scope(&self, tx: &mut MemoryTx, scope: &KeyScope) -> Result<u64> {
+    async fn drop_scope(&self, tx: &mut MemoryTx, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
         if let Self::DropsOneScopeTooMany = self {
-            MemoryBlindIndex::new().drop_scope(tx, &KeyScope::new("Customer", format!("{}1", scope.id()))).await?;
+            MemoryBlindIndex::new()
+                .drop_scope(tx, &KeyScope::new("Customer", format!("{}1", scope.id())), None)
+                .await?;
         }
-        MemoryBlindIndex::new().drop_scope(tx, scope).await
+        MemoryBlindIndex::new().drop_scope(tx, scope, before).await
     }
 
     async fn scopes_after(&self, tx: &mut MemoryTx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
