@@ -92,8 +92,8 @@ pub struct BlindEntry {
     pub scope: KeyScope,
     /// May no other scope have an entry of this index, key and hash?
     pub unique: bool,
-    /// The generation of the scope when the entry was added. An entry of an earlier one was erased. It is no part of the
-    /// place.
+    /// The generation of the scope when the entry was added. An entry of an earlier one was erased. It is not a part of
+    /// the place.
     pub generation: u32,
 }
 

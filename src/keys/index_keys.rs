@@ -75,8 +75,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     /// The same keys, for entries that are to be stored for this owner. The owner is locked against a shred and the
-    /// keys against a rotation, until the caller's transaction ends. Keys that are missing are created. The number is the
-    /// owner's generation.
+    /// keys against a rotation, until the caller's transaction ends. Keys that are missing are created. Returns the
+    /// owner's generation too.
     pub(crate) async fn index_keys_to_store(
         &self,
         tx: &mut Tx,

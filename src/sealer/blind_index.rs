@@ -22,7 +22,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// For what the caller passed: [`Error::BlindIndex`] ([`InvalidValue`](BlindIndexFault::InvalidValue),
     /// [`InvalidBits`](BlindIndexFault::InvalidBits)),
-    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) for the name of the index. For the keys and the database: those of [`open`](Self::open).
+    /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText) for the name of the index. For
+    /// the keys and the database: those of [`open`](Self::open).
     pub async fn blind_hashes(&self, tx: &mut Tx, index: &BlindIndex, value: &str) -> Result<Vec<BlindHash>> {
         let spelled = index.spell(value, false)?;
         hashes(index, &self.keys.index_keys(tx).await?, &spelled)

@@ -82,7 +82,8 @@ async fn a_look_up_among_a_million_is_one_probe_on_sqlite() {
     let fill = format!(
         "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
          INSERT INTO blind_index (key_id, index_name, hash, slot, scope_kind, scope_id, generation)
-         SELECT '{key}', 'customer-email', CAST(printf('%016d', i) AS BLOB), x'', 'Customer', printf('c%07d', i), 1 FROM n;
+         SELECT '{key}', 'customer-email', CAST(printf('%016d', i) AS BLOB), x'', 'Customer', printf('c%07d', i), 1
+         FROM n;
          ANALYZE blind_index"
     );
     connection.execute(AssertSqlSafe(fill)).await.unwrap();
