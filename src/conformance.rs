@@ -1,7 +1,7 @@
 //! The contracts of the ports as functions. Run your own [`EventStore`](crate::EventStore),
 //! [`EventTable`](crate::store::EventTable), [`SnapshotStore`](crate::store::SnapshotStore),
-//! [`KeyStore`](crate::keys::KeyStore), [`Kms`](crate::kms::Kms) or [`ShredLogCopy`](crate::erasure::ShredLogCopy)
-//! through them.
+//! [`KeyStore`](crate::keys::KeyStore), [`Kms`](crate::kms::Kms), [`ShredLogCopy`](crate::erasure::ShredLogCopy) or
+//! [`BlindIndexTable`](crate::blind_index::BlindIndexTable) through them.
 //!
 //! They need the feature `conformance`. Each function panics if an implementation breaks its contract. Give each call a
 //! database of its own: the functions assume that nothing else uses it.
@@ -34,6 +34,7 @@
 
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a test suite: panics are its verdicts")]
 
+mod blind_index_table;
 mod event_store;
 mod event_table;
 mod key_rows;
@@ -46,6 +47,7 @@ mod seal_index;
 mod shred_log_copy;
 mod snapshot_store;
 
+pub use blind_index_table::*;
 pub use event_store::*;
 pub use event_table::*;
 pub use key_rows::*;

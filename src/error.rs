@@ -3,12 +3,14 @@
 //!
 //! - [`EventFault`]: one event can't be appended, opened, upcast or decoded. [`Error::Event`] says which one.
 //! - [`ValueFault`]: one value outside of events can't be sealed or opened. [`Error::Value`] says which one.
+//! - [`BlindIndexFault`]: an entry of a blind index, or the index. [`Error::BlindIndex`] says which one.
 //! - [`InputFault`]: something else that a caller passed.
 //! - [`KeyFault`], [`KmsFault`]: keys, and what wraps them.
 //! - [`SetUpFault`], [`TransactionFault`], [`StorageFault`]: what the database lacks, how it is used, what it holds.
 //! - [`MaintenanceFault`]: a backfill or a rewrite.
 //! - [`ErrorKind`]: the meaning of any error in one word, for logs, metrics and statuses.
 
+mod blind_index;
 mod describe;
 mod driver;
 mod event;
@@ -26,6 +28,7 @@ mod transaction;
 mod value;
 pub(crate) mod variants;
 
+pub use blind_index::BlindIndexFault;
 pub(crate) use describe::describe_without_values;
 pub use driver::DriverError;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

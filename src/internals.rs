@@ -106,6 +106,20 @@ pub fn event_statements_of(store: &crate::postgres::PostgresStore) -> Vec<(&'sta
     store.statements()
 }
 
+/// The statement that finds entries of a blind index in PostgreSQL.
+#[cfg(feature = "postgres")]
+#[must_use]
+pub fn statement_of_postgres_look_up(table: &crate::postgres::PostgresBlindIndex) -> Arc<str> {
+    table.statement_of_find()
+}
+
+/// The statement that finds entries of a blind index in SQLite.
+#[cfg(feature = "sqlite")]
+#[must_use]
+pub fn statement_of_sqlite_look_up(table: &crate::sqlite::SqliteBlindIndex) -> Arc<str> {
+    table.statement_of_find()
+}
+
 /// Places with their owners.
 pub type OwnedPlaces = Vec<(JsonPointer, KeyScope)>;
 

@@ -135,6 +135,7 @@
 #[cfg(test)]
 extern crate self as eventseal;
 
+pub mod blind_index;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod consumer;

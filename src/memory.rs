@@ -1,20 +1,23 @@
 //! A database in memory, with real transactions: for tests, demonstrations and ephemeral services.
 
+mod blind_index;
 mod events;
 mod keys;
 mod snapshots;
 
+pub use blind_index::MemoryBlindIndex;
 pub use events::MemoryStore;
 pub use keys::MemoryKeys;
 pub use snapshots::MemorySnapshots;
 
+use crate::blind_index::BlindEntry;
 use crate::error::{Error, Result};
 use crate::event::{AggregateRef, PersistedEvent};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{KekRecord, KeyInfo, LogEntry, LogRow, ScopeState};
 use crate::memory::events::Seals;
 use crate::store::StoredSnapshot;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use time::OffsetDateTime;
@@ -77,6 +80,8 @@ pub(crate) struct Tables {
     pub(crate) keks: BTreeMap<KekId, KekRecord>,
     pub(crate) scopes: BTreeMap<KeyScope, ScopeRow>,
     pub(crate) data_keys: HashMap<KeyId, Arc<DataKeyRow>>,
+    /// The entries of blind indexes.
+    pub(crate) blind_entries: BTreeSet<BlindEntry>,
     /// The chain of the shred log.
     pub(crate) log: Vec<LogRow>,
     /// The snapshots, by aggregate and name of the state.
@@ -116,6 +121,7 @@ impl MemoryDb {
             keks: BTreeMap::new(),
             scopes: BTreeMap::new(),
             data_keys: HashMap::new(),
+            blind_entries: BTreeSet::new(),
             log: Vec::new(),
             snapshots: BTreeMap::new(),
         };

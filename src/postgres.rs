@@ -1,5 +1,6 @@
 //! Events and keys in PostgreSQL.
 
+mod blind_index;
 mod copy;
 mod dialect;
 mod events;
@@ -9,6 +10,7 @@ mod own_transaction;
 mod row;
 mod snapshots;
 
+pub use blind_index::PostgresBlindIndex;
 pub use copy::PostgresCopy;
 pub use events::{PostgresStore, PostgresTables};
 pub use keys::PostgresKeys;

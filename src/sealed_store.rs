@@ -1,5 +1,6 @@
 //! [`SealedStore`], the decorator around an event store: the type that most users work with.
 
+use crate::blind_index::{BlindHash, BlindIndex, BlindLookup, Lookup};
 use crate::error::{Error, Result, StorageFault};
 use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, OpenedPage,
@@ -164,6 +165,35 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         values: &[StoredValue<'_>],
     ) -> Result<Vec<Result<Sensitive<Vec<u8>>>>> {
         self.sealer.open_values(tx, values).await
+    }
+
+    /// The entries of a blind index: add, find and remove them through this. See [`blind_index`](crate::blind_index).
+    #[must_use]
+    pub fn lookup<'s>(&'s self, lookup: &'s BlindLookup<S::Tx>) -> Lookup<'s, S::Tx, K> {
+        self.sealer.lookup(lookup)
+    }
+
+    /// The hashes of a value, to look for it in a table of your own: see [`Sealer::blind_hashes`].
+    ///
+    /// # Errors
+    /// Those of [`Sealer::blind_hashes`].
+    pub async fn blind_hashes(&self, tx: &mut S::Tx, index: &BlindIndex, value: &str) -> Result<Vec<BlindHash>> {
+        self.sealer.blind_hashes(tx, index, value).await
+    }
+
+    /// The hashes of a value, to store it for this owner in a table of your own: see
+    /// [`Sealer::blind_hashes_to_store`].
+    ///
+    /// # Errors
+    /// Those of [`Sealer::blind_hashes_to_store`].
+    pub async fn blind_hashes_to_store(
+        &self,
+        tx: &mut S::Tx,
+        scope: &KeyScope,
+        index: &BlindIndex,
+        value: &str,
+    ) -> Result<Vec<BlindHash>> {
+        self.sealer.blind_hashes_to_store(tx, scope, index, value).await
     }
 
     /// The filter for the wrapped store, which knows events by their stored types only.

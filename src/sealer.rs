@@ -1,11 +1,13 @@
 //! [`Sealer`]: seals new events and opens stored ones, and looks up the keys for that.
 
+mod blind_index;
 mod for_owner;
 mod snapshots;
 mod stored;
 mod subject;
 mod values;
 
+pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
 pub(crate) use snapshots::UsedKeys;
 use stored::readable;

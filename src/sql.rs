@@ -2,6 +2,7 @@
 //! implements: [`OwnTransaction`](own_transaction::OwnTransaction), [`Migrating`](migrations::Migrating), [`SqlRow`],
 //! [`Dialect`].
 
+pub(crate) mod blind_index;
 pub(crate) mod copy;
 mod dialect;
 pub(crate) mod errors;
@@ -14,7 +15,7 @@ mod sealed_value;
 pub(crate) mod snapshots;
 
 pub(crate) use dialect::{Dialect, Statement, query};
-pub(crate) use errors::{after_commit, committing, database, event_database, key_database};
+pub(crate) use errors::{after_commit, blind_index_database, committing, database, event_database, key_database};
 pub(crate) use row::SqlRow;
 
 use crate::error::{Error, InputFault, Result, StorageFault, TransactionFault};

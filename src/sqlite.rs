@@ -1,5 +1,6 @@
 //! Events and keys in SQLite.
 
+mod blind_index;
 mod copy;
 mod dialect;
 mod events;
@@ -9,6 +10,7 @@ mod own_transaction;
 mod row;
 mod snapshots;
 
+pub use blind_index::SqliteBlindIndex;
 pub use copy::SqliteCopy;
 pub use events::SqliteStore;
 pub use keys::SqliteKeys;

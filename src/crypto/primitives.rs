@@ -101,6 +101,14 @@ impl DataKey {
         Ok(LogKey { mac })
     }
 
+    /// `K_index = HKDF-Expand-SHA256(DEK, "eventseal/v1/index", 32)`, if this is a key of the blind indexes.
+    pub(crate) fn index_key(&self) -> Result<IndexKey> {
+        let mut key = Zeroizing::new([0; 32]);
+        self.hkdf.expand(b"eventseal/v1/index", &mut *key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        Ok(IndexKey { mac })
+    }
+
     pub(crate) fn header_tag_is(&self, transcript: &Transcript, tag: &[u8]) -> bool {
         self.header_tag(transcript).ct_eq(tag).into()
     }
@@ -123,6 +131,30 @@ impl LogKey {
 
     pub(crate) fn mac_is(&self, label: &[u8], transcript: &Transcript, mac: &[u8; 32]) -> bool {
         self.mac(label, transcript).ct_eq(mac).into()
+    }
+}
+
+/// The key that makes the hashes of the blind indexes. It is wiped when it is dropped.
+pub(crate) struct IndexKey {
+    mac: Hmac<Sha256>,
+}
+
+impl IndexKey {
+    /// The first `bits` of `HMAC-SHA256(K_index, lp(index) ‖ lp(value))`. The bits that are left of the last byte are
+    /// zero.
+    pub(crate) fn hash(&self, index: &str, value: &str, bits: u16) -> Vec<u8> {
+        let mut mac = self.mac.clone();
+        for item in [index, value] {
+            #[allow(clippy::cast_possible_truncation, reason = "every item is bounded far below 4 GiB")]
+            mac.update(&(item.len() as u32).to_be_bytes());
+            mac.update(item.as_bytes());
+        }
+        let mut hash = mac.finalize().into_bytes().to_vec();
+        hash.truncate(usize::from(bits).div_ceil(8));
+        if let Some(last) = hash.last_mut().filter(|_| bits % 8 != 0) {
+            *last &= 0xff << (8 - bits % 8);
+        }
+        hash
     }
 }
 

@@ -5,8 +5,8 @@
 use super::kms::KmsFailure;
 use super::{BoxError, DriverError, Error, StepError};
 use crate::error::{
-    EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault, TransactionFault,
-    ValueFault,
+    BlindIndexFault, EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StorageFault,
+    TransactionFault, ValueFault,
 };
 use crate::event::{AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, Unreadable, aggregate};
 use crate::json::pointer::JsonPointer;
@@ -33,6 +33,7 @@ const INNER: &[(&str, &str)] = &[
     ("Storage", include_str!("storage.rs")),
     ("Maintenance", include_str!("maintenance.rs")),
     ("Value", include_str!("value.rs")),
+    ("BlindIndex", include_str!("blind_index.rs")),
 ];
 
 /// An error of the application's own, which shows its text.
@@ -97,6 +98,18 @@ fn of_values() -> Vec<Error> {
     ];
     let of = |fault| Error::Value { context: ValueContext::from(["customers", "email", "42"]), fault };
     faults.into_iter().map(of).collect()
+}
+
+/// Errors about blind indexes.
+fn of_blind_indexes() -> Vec<Error> {
+    let faults = [
+        BlindIndexFault::Taken,
+        BlindIndexFault::InvalidValue { problem: "is not an e-mail address" },
+        BlindIndexFault::InvalidBits { bits: 64, least: 96 },
+        BlindIndexFault::SimilarKind { kind: "customer".into(), declared: "Customer".into() },
+        BlindIndexFault::RotationUnfinished { scope: scope() },
+    ];
+    faults.into_iter().map(|fault| Error::BlindIndex { index: "customer-email".into(), fault }).collect()
 }
 
 /// Errors about one event.
@@ -301,6 +314,7 @@ fn of_databases() -> Vec<Error> {
         Error::SetUp(SetUpFault::NamespaceMismatch { configured: namespace("shop"), found: namespace("test") }),
         Error::SetUp(SetUpFault::NoEventTables { of: "database", table: "events".into() }),
         Error::SetUp(SetUpFault::NoSnapshotTable { table: "snapshots".into() }),
+        Error::SetUp(SetUpFault::NoBlindIndex),
         Error::SetUp(SetUpFault::TablesExist { source: said() }),
         Error::SetUp(SetUpFault::OutdatedTables { operation, source: said() }),
         Error::SetUp(SetUpFault::NewerTables { found: 9, known: 8 }),
@@ -339,7 +353,7 @@ fn of_maintenance() -> Vec<Error> {
 }
 
 fn all() -> Vec<Error> {
-    [of_callers(), of_events(), of_values(), of_keys(), of_databases(), of_maintenance()]
+    [of_callers(), of_events(), of_values(), of_blind_indexes(), of_keys(), of_databases(), of_maintenance()]
         .into_iter()
         .flatten()
         .collect()
@@ -352,7 +366,10 @@ fn name(error: &Error) -> String {
     if !INNER.iter().any(|(of, _)| *of == outer) {
         return outer.to_owned();
     }
-    let inner = if outer == "Event" || outer == "Value" { rest.split_once("fault: ").unwrap().1 } else { &rest[1..] };
+    let inner = match outer {
+        "Event" | "Value" | "BlindIndex" => rest.split_once("fault: ").unwrap().1,
+        _ => &rest[1..],
+    };
     format!("{outer}/{}", inner.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap())
 }
 
@@ -401,7 +418,7 @@ fn every_variant_is_in_the_list() {
     let declared: BTreeSet<_> = outer.chain(inner).collect();
     let listed: BTreeSet<_> = all().iter().map(name).collect();
     assert_eq!(declared, listed);
-    assert_eq!(declared.len(), 102);
+    assert_eq!(declared.len(), 109);
 }
 
 /// The names of the variants of the first enum in a source text.

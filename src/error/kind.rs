@@ -219,6 +219,7 @@ impl Error {
             Self::Consumer { source, .. } => of_the_application(source),
             Self::Event { fault, .. } => fault.kind(),
             Self::Value { fault, .. } => fault.kind(),
+            Self::BlindIndex { fault, .. } => fault.kind(),
             Self::Input(fault) => fault.kind(),
             Self::Schemas(_) => ErrorKind::Schemas,
             Self::Keys(fault) => fault.kind(),
@@ -305,6 +306,7 @@ mod tests {
     fn no_kind_is_left_over() {
         let sources = [
             include_str!("kind.rs"),
+            include_str!("blind_index.rs"),
             include_str!("event.rs"),
             include_str!("input.rs"),
             include_str!("keys.rs"),

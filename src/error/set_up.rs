@@ -45,6 +45,9 @@ pub enum SetUpFault {
         /// The table.
         table: String,
     },
+    /// The table of blind indexes has not been set up, or has another name.
+    #[error("there is no table of blind indexes: call migrate() of the table first, or configure the name that it has")]
+    NoBlindIndex,
     /// A migration would create tables that exist already, and that no earlier run of it created.
     #[error(
         "the tables exist already, and were not made by this migration: an existing event store needs only the key \
@@ -146,6 +149,7 @@ impl SetUpFault {
             Self::NotMigrated | Self::NoSnapshotTable { .. } => ErrorKind::NotMigrated,
             Self::NamespaceMismatch { .. } => ErrorKind::NamespaceMismatch,
             Self::NoEventTables { .. } => ErrorKind::NoEvents,
+            Self::NoBlindIndex => ErrorKind::NotMigrated,
             Self::TablesExist { .. } => ErrorKind::TablesExist,
             Self::OutdatedTables { .. } => ErrorKind::OutdatedTables,
             Self::NewerTables { .. } => ErrorKind::NewerTables,

@@ -8,7 +8,7 @@
 
 use crate::error::driver::{self, DriverError, Failure};
 use crate::error::{
-    EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StepError, StorageFault,
+    BlindIndexFault, EventFault, InputFault, KeyFault, KmsFault, MaintenanceFault, SetUpFault, StepError, StorageFault,
     TransactionFault, ValueFault,
 };
 use crate::event::{AggregateRef, AggregateVersion, ExpectedVersion};
@@ -16,6 +16,7 @@ use crate::keys::names::KeyScope;
 use crate::schema::SchemaErrors;
 use crate::values::ValueContext;
 use std::fmt;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// `Result` with this crate's [`Error`].
@@ -106,6 +107,13 @@ pub enum Error {
         /// What is wrong with it.
         fault: ValueFault,
     },
+    /// Something is wrong in a [blind index](crate::blind_index), such as a value that another owner has.
+    BlindIndex {
+        /// The name of the index.
+        index: Arc<str>,
+        /// What is wrong.
+        fault: BlindIndexFault,
+    },
     /// The caller passed an argument that is refused whatever the event: an empty name, a number out of range, no
     /// events.
     Input(InputFault),
@@ -170,6 +178,7 @@ impl fmt::Display for Error {
             }
             Self::Event { event_id, fault } => write!(f, "event {event_id}: {fault}"),
             Self::Value { context, fault } => write!(f, "value {context}: {fault}"),
+            Self::BlindIndex { index, fault } => write!(f, "blind index {index:?}: {fault}"),
             Self::Database { operation, source } => {
                 write!(f, "the database failed while {operation}{}", driver::remedy(source))
             }
@@ -201,6 +210,7 @@ impl std::error::Error for Error {
             Self::Database { source, .. } => Some(source),
             Self::Event { fault, .. } => fault.source(),
             Self::Value { fault, .. } => fault.source(),
+            Self::BlindIndex { fault, .. } => fault.source(),
             Self::Input(fault) => fault.source(),
             Self::Schemas(errors) => errors.source(),
             Self::Keys(fault) => fault.source(),
@@ -247,7 +257,12 @@ impl Error {
     /// The aggregate was not at the expected version, or an event with this id exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::VersionConflict { .. } | Self::DuplicateEventId { .. })
+        matches!(
+            self,
+            Self::VersionConflict { .. }
+                | Self::DuplicateEventId { .. }
+                | Self::BlindIndex { fault: BlindIndexFault::Taken, .. }
+        )
     }
 
     /// The same call may succeed later without a change: in a new transaction, or when the database or the KMS answers

@@ -3,6 +3,7 @@
 //! The tests make and read the frozen vectors through it. It is not for applications, because keys are passed as bytes
 //! here.
 
+use crate::blind_index::BlindIndex;
 use crate::crypto::primitives::{self, DataKey, PAD};
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_with_salt};
@@ -194,6 +195,16 @@ pub fn seal_value(
     let (data_key, integrity_key) = (DataKey::new(key.1)?, DataKey::new(integrity.1)?);
     let integrity = SealingKey { id: integrity.0, key: &integrity_key };
     value::seal(value, namespace, &SealingKey { id: key.0, key: &data_key }, &integrity, salt)
+}
+
+/// The hash of a value in a blind index, under this key.
+///
+/// # Errors
+/// Those of a value that can't be spelled, and of an index whose settings are refused.
+pub fn blind_hash(index: &BlindIndex, key: &Key, value: &str) -> Result<(String, Vec<u8>)> {
+    let spelled = index.spell(value, false)?;
+    let hash = DataKey::new(key)?.index_key()?.hash(index.name(), &spelled, index.size());
+    Ok((spelled.to_string(), hash))
 }
 
 /// Opens a value as a reader does.

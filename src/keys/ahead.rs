@@ -90,7 +90,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.namespace(tx).await?;
         let records = self.store.scopes(tx, scopes, ScopeLock::None).await?;
         let known: HashSet<&KeyScope> = records.iter().map(|record| &record.scope).collect();
-        let unknown = scopes.iter().filter(|scope| !scope.is_reserved() && !known.contains(scope));
+        let unknown = scopes.iter().filter(|scope| !scope.is_integrity() && !known.contains(scope));
         pinned.all_new = known.len() == 1 && known.contains(&KeyScope::integrity()) && scopes.len() > 1;
         let without_key = records.iter().filter(|record| record.state == ScopeState::Live && record.active.is_none());
         let partitions: HashSet<String> =

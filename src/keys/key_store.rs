@@ -83,7 +83,7 @@ pub trait KeyStore: Send + Sync {
     ///
     /// With a lock, the rows are locked in ascending order of scope, and a connection that is not in a transaction is
     /// refused with [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
-    /// [`ScopeLock::Share`] does not lock [reserved](KeyScope::is_reserved) scopes: every append reads them.
+    /// [`ScopeLock::Share`] does not lock the scope of the [integrity key](KeyScope::integrity): every append reads it.
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
 
     /// Inserts live scopes of generation 1 without keys, in ascending order. Scopes that exist are left as they are.

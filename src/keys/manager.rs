@@ -8,6 +8,7 @@ use crate::error::{Error, InputFault, KeyFault, Result, StorageFault};
 use crate::event::check_text;
 use crate::keys::ahead::{ActiveKek, Hints};
 use crate::keys::erasure_consumer::ErasureConsumer;
+use crate::keys::index_keys::IndexVersions;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::settings::KeyManagerBuilder;
@@ -43,6 +44,8 @@ pub struct KeyManager<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     pub(crate) namespace: OnceLock<Namespace>,
     pub(crate) cache: Arc<Caches>,
     pub(crate) hints: Mutex<Hints>,
+    /// The versions of the key of the blind indexes, if they were read.
+    pub(crate) index_versions: Mutex<Option<IndexVersions>>,
     pub(crate) partition_of: Option<PartitionOf>,
     /// How old a look at a key's row may be for a read. `None` means that the row is read every time.
     pub(crate) read_lag: Option<Duration>,
@@ -357,10 +360,12 @@ pub(super) fn check_change(scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
     scope.check()?;
     check_cause(cause)?;
     if scope.is_reserved() {
-        return Err(Error::Keys(KeyFault::ScopeState {
-            scope: scope.clone(),
-            problem: "belongs to eventseal itself: without it no redaction could be verified",
-        }));
+        let problem = if *scope == KeyScope::index() {
+            "belongs to eventseal itself: without it no entry of a blind index could be found"
+        } else {
+            "belongs to eventseal itself: without it no redaction could be verified"
+        };
+        return Err(Error::Keys(KeyFault::ScopeState { scope: scope.clone(), problem }));
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) struct SealingKeys {
     pub(crate) namespace: Namespace,
     pub(crate) keys: Vec<(KeyId, Arc<DataKey>)>,
     pub(crate) integrity: (KeyId, Arc<DataKey>),
+    /// The generation of each locked scope.
+    pub(crate) generations: HashMap<KeyScope, u32>,
 }
 
 /// Unwrapped keys, and the errors of those that could not be unwrapped.
@@ -102,7 +104,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<SealingKeys> {
         let namespace = self.namespace(tx).await?;
         if pinned.all_new {
-            let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_reserved()).cloned().collect();
+            let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_integrity()).cloned().collect();
             self.store.create_scopes(tx, &new).await?;
         }
         let mut records = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
@@ -120,6 +122,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             self.store.create_scopes(tx, &unknown).await?;
             records.extend(self.store.scopes(tx, &unknown, ScopeLock::Share).await?);
         }
+        let generations = records.iter().map(|record| (record.scope.clone(), record.generation)).collect();
         let active = self.active_or_new(tx, records, pinned).await?;
         let records: Vec<DataKeyRecord> = active.values().cloned().collect();
         let opened = self.open_all(tx, &namespace, &records, None, Some(pinned)).await?;
@@ -132,7 +135,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         };
         let keys = scopes.iter().map(key_of_scope).collect::<Result<_>>()?;
         let integrity = key_of_scope(&KeyScope::integrity())?;
-        Ok(SealingKeys { namespace, keys, integrity })
+        Ok(SealingKeys { namespace, keys, integrity, generations })
     }
 
     /// The active keys of locked scopes. Keys are created for scopes that have none.
@@ -272,7 +275,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// The status of a key whose scope is withheld. Readers get stand-ins only if an authentic entry of the shred log
     /// says so: a row alone must not redact anything.
-    async fn withheld(&self, tx: &mut Tx, scope: KeyScope) -> Result<KeyStatus> {
+    pub(crate) async fn withheld(&self, tx: &mut Tx, scope: KeyScope) -> Result<KeyStatus> {
         let fold = match self.fold_of(tx, &scope).await {
             Ok(found) => found.map(|(_, fold)| fold),
             Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => return Ok(KeyStatus::Faulty(error)),

@@ -68,6 +68,17 @@ impl KeyScope {
         Self::new("$eventseal", "integrity")
     }
 
+    /// The scope of the keys of the [blind indexes](crate::blind_index). It can't be shredded.
+    #[must_use]
+    pub fn index() -> Self {
+        Self::new("$eventseal", "index")
+    }
+
+    /// Is this the scope that every append reads, so that nobody locks it?
+    pub(crate) fn is_integrity(&self) -> bool {
+        *self == Self::integrity()
+    }
+
     /// Stands for the owner of a key that has no row in the key table.
     pub(crate) fn unknown() -> Self {
         Self::new("$eventseal", "unknown")

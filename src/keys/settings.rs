@@ -159,6 +159,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
             namespace: OnceLock::new(),
             cache: Arc::new(Caches::new(self.kek_cache_period)),
             hints: Mutex::new(Hints::new()),
+            index_versions: Mutex::new(None),
             partition_of: self.partition_of,
             read_lag: self.read_lag,
             consumers: self.consumers,

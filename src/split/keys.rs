@@ -140,7 +140,7 @@ where
         if lock == ScopeLock::Share {
             let tables: Arc<dyn KeyStore<Tx = K::Connection>> = Arc::<Ks>::clone(&self.inner);
             side.tables = Some(tables);
-            let shared = records.iter().filter(|record| !record.scope.is_reserved());
+            let shared = records.iter().filter(|record| !record.scope.is_integrity());
             side.shared
                 .extend(shared.map(|record| (record.scope.clone(), record.active.as_ref().map(|key| key.key_id))));
         } else {

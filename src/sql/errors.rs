@@ -39,6 +39,17 @@ pub(crate) fn key_database(operation: &'static str) -> impl Fn(sqlx::Error) -> E
     }
 }
 
+/// An error of a statement on a table of blind indexes.
+pub(crate) fn blind_index_database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| {
+        if Failure::from(&source) == Failure::MissingTable {
+            Error::SetUp(SetUpFault::NoBlindIndex)
+        } else {
+            Error::database(operation, source)
+        }
+    }
+}
+
 /// An error of a statement on the tables of events.
 pub(crate) fn event_database(operation: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| {

@@ -3,7 +3,7 @@
 mod log;
 mod rows;
 mod statements;
-mod store;
+pub(super) mod store;
 
 use crate::error::{Error, Result, SetUpFault, no_effect};
 use crate::keys::KeyStore;

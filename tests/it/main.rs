@@ -8,6 +8,8 @@ mod api;
 #[cfg(feature = "databases")]
 mod aws_kms;
 #[cfg(feature = "databases")]
+mod blind_index;
+#[cfg(feature = "databases")]
 mod certificates;
 mod changes;
 #[cfg(feature = "databases")]

@@ -66,6 +66,7 @@ pub fn fault(error: &Error) -> String {
     match error {
         Error::Event { fault, .. } => format!("{fault:?}"),
         Error::Value { fault, .. } => format!("{fault:?}"),
+        Error::BlindIndex { fault, .. } => format!("{fault:?}"),
         Error::Input(fault) => format!("{fault:?}"),
         Error::Keys(fault) => format!("{fault:?}"),
         Error::Kms(fault) => format!("{fault:?}"),

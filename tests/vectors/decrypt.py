@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads sealed payloads, values and snapshots, format version 1, checks copies of the shred log, and checks itself
-against the frozen vectors beside it.
+"""Reads sealed payloads, metadata, values and snapshots, format version 1, checks copies of the shred log, hashes values
+as blind indexes do, and checks itself against the frozen vectors beside it.
 
 Written from docs/format.md and nothing else, to show that the page is enough; section numbers are that
 page's. It favours being read over being fast. Needs the package `cryptography`.
@@ -522,6 +522,44 @@ def keys_when_sealed(case):
     return {uuid.UUID(row["key_id"]).bytes: Key(row, status(row)) for row in case["keys"]}
 
 
+# ---- blind indexes (section 15)
+
+
+WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+def folded(text):
+    for change in str.lower, str.upper, str.lower:
+        text = "".join(change(character) for character in text)
+    return text
+
+
+def spell(spelling, value):
+    if spelling == "email":
+        value = value.strip(WHITE)
+        local, _, domain = value.rpartition("@")
+        if not local or not domain:
+            raise Fault("InvalidValue")
+    spelled = value if spelling == "exact" else folded(value)
+    if not 0 < len(spelled.encode()) <= 65_536:
+        raise Fault("InvalidValue")
+    return spelled
+
+
+def blind_hash(case):
+    """The value as it is hashed, and its hash; or why it is refused."""
+    try:
+        spelled = spell(case["spelling"], case["value"])
+    except Fault as fault:
+        return fault.kind
+    key = expand(bytes.fromhex(case["secret"]), b"eventseal/v1/index", 32)
+    items = [case["index"].encode(), spelled.encode()]
+    text = b"".join(len(item).to_bytes(4, "big") + item for item in items)
+    whole, bits = int.from_bytes(hmac.digest(key, text, "sha256"), "big"), case["bits"]
+    length = (bits + 7) // 8
+    return spelled, ((whole >> (256 - bits)) << (8 * length - bits)).to_bytes(length, "big").hex()
+
+
 # ---- copies of the shred log (section 11)
 
 
@@ -762,6 +800,9 @@ def main(paths):
             if "sealed" in case:
                 found = outcome(case, bytes.fromhex(case["sealed"]), keys_when_sealed(case), open_snapshot)
                 report(f"{path.stem} {case['name']}, when sealed", as_bytes(case["plaintext"]), found)
+        for case in vectors.get("hashes", []):
+            expected = case["error"] if "error" in case else (case["spelled"], case["hash"])
+            report(f"{path.stem} {case['name']}", expected, blind_hash(case))
         for wrapped in vectors.get("wrapped_keys", []):
             key = unwrap(wrapped)
             report(f"{path.stem} {wrapped['name']}", wrapped["key"], key and key.hex())

@@ -39,7 +39,7 @@ impl<S: EventStore> SealedStore<S> {
         let mut verified = KeysVerified::default();
         self.verify_keks(connection, &mut verified, findings).await?;
         // The list of scopes leaves out the crate's own.
-        self.verify_scopes(connection, &[KeyScope::integrity()], &mut verified, findings).await?;
+        self.verify_scopes(connection, &[KeyScope::index(), KeyScope::integrity()], &mut verified, findings).await?;
         let mut query = ScopeQuery { limit: 500, ..ScopeQuery::default() };
         loop {
             let page = self.keys().scopes(connection, &query).await?;

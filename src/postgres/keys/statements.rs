@@ -96,7 +96,7 @@ statements! {
             WHERE k.scope_kind = s.scope_kind AND k.scope_id = s.scope_id ORDER BY k.version DESC LIMIT 1
         ) AS k ON true
         ORDER BY s.scope_kind, s.scope_id",
-    // The reserved scopes are read without a lock, because every append reads them and nothing changes them.
+    // The scope of the integrity key is read without a lock, because every append reads it.
     share_scopes: "SELECT {key}, {scope}
         FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         CROSS JOIN LATERAL (

@@ -225,14 +225,13 @@ impl PostgresKeys {
     }
 
     async fn share(&self, tx: &mut PgConnection, scopes: &[KeyScope]) -> Result<Vec<ScopeRecord>> {
-        let (reserved, others): (Vec<KeyScope>, Vec<KeyScope>) =
-            scopes.iter().cloned().partition(KeyScope::is_reserved);
-        let ((kinds, ids), (reserved_kinds, reserved_ids)) = (columns(&others), columns(&reserved));
+        let (read, locked): (Vec<KeyScope>, Vec<KeyScope>) = scopes.iter().cloned().partition(KeyScope::is_integrity);
+        let ((kinds, ids), (read_kinds, read_ids)) = (columns(&locked), columns(&read));
         let rows = query(&self.sql.share_scopes)
             .bind(kinds)
             .bind(ids)
-            .bind(reserved_kinds)
-            .bind(reserved_ids)
+            .bind(read_kinds)
+            .bind(read_ids)
             .fetch_all(&mut *tx)
             .await
             .map_err(database("locking key scopes"))?;

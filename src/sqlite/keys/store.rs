@@ -244,12 +244,12 @@ pub(super) fn query(sql: &Arc<str>) -> Query<'static, Sqlite, SqliteArguments> {
 
 /// Makes SQLite overwrite bytes that it frees, instead of leaving them in the file's pages. Such bytes are destroyed
 /// keys, and copies of rows that moved to another page.
-pub(super) async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
+pub(in crate::sqlite) async fn overwrite_freed(tx: &mut SqliteConnection) -> Result<()> {
     sqlx::query("PRAGMA secure_delete = ON").execute(tx).await.map_err(database("switching secure deletion on"))?;
     Ok(())
 }
 
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+pub(in crate::sqlite) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|source| Error::database("writing a list", source))
 }
 

@@ -7,7 +7,7 @@ use crate::sources::async_methods;
 use async_trait::async_trait;
 use eventseal::erasure::{CopyState, FileCopy, Hold, ShredLogCopy as _, ShredMode, SweepOptions};
 use eventseal::error::KeyFault;
-use eventseal::keys::{KeyManager, RewrapOptions, ShredRequest};
+use eventseal::keys::{KeyId, KeyManager, RewrapOptions, ShredRequest};
 use eventseal::memory::{MemoryKeys, MemoryStore};
 use eventseal::{Error, Result, SealedStore};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,7 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
         keys.reopen(&scope, "back");
         clerk.reopen(&scope, "back");
         keys.rotate_data_key(&scope);
+        keys.rotate_index_key();
     }
     while OffsetDateTime::now_utc() <= due {
         tokio::task::yield_now().await;
@@ -186,6 +187,7 @@ async fn i12_i13_nothing_is_decided_while_a_copy_disagrees<B: Intruder>() {
         keys.adopt_entries("the upgrade");
         clerk.adopt_entries("the upgrade");
         keys.rewrap(&RewrapOptions::default(), &mut |_| {});
+        keys.retire_index_keys(KeyId(uuid::Uuid::nil()));
     }
     assert_eq!(refused, public_calls(), "each call is made here, or in DECIDE_NOTHING with a reason");
     nothing_was_decided(&db, &store).await;

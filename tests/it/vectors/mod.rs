@@ -2,13 +2,15 @@
 //! `tests/vectors/v1_fail.json`, and the cases that were added later, in `v1_pass_2.json` and `v1_fail_2.json`.
 //! Copies of the shred log are in `v1_log_pass.json` and `v1_log_fail.json`, values outside of events in
 //! `v1_value_pass.json` and `v1_value_fail.json`, snapshots in `v1_snapshot_pass.json` and `v1_snapshot_fail.json`,
-//! metadata in `v1_metadata_pass.json` and `v1_metadata_fail.json`.
+//! metadata in `v1_metadata_pass.json` and `v1_metadata_fail.json`, blind indexes in `v1_index_pass.json` and
+//! `v1_index_fail.json`.
 //!
 //! The files are the format's own proof, shared with every other implementation (`decrypt.py` beside them is one), so
 //! no change may edit them. [`write`](mod@write) declares their cases, and can create files that are missing. Later
 //! cases go into files of another name. `docs/format.md` describes their members.
 
 mod case;
+mod index;
 mod log;
 mod snapshot;
 mod value;
@@ -102,6 +104,8 @@ fn the_files_are_what_the_writer_writes() {
         ("v1_value_fail.json", serde_json::to_string_pretty(&write::values_outside::fail())),
         ("v1_snapshot_pass.json", serde_json::to_string_pretty(&write::snapshots::pass())),
         ("v1_snapshot_fail.json", serde_json::to_string_pretty(&write::snapshots::fail())),
+        ("v1_index_pass.json", serde_json::to_string_pretty(&write::indexes::pass())),
+        ("v1_index_fail.json", serde_json::to_string_pretty(&write::indexes::fail())),
     ] {
         let text = text.unwrap() + "\n";
         if !path(file).exists() && std::env::var("EVENTSEAL_WRITE_VECTORS").is_ok_and(|value| value == "1") {

@@ -5,6 +5,7 @@
 
 mod forged;
 mod headers;
+pub(super) mod indexes;
 pub(super) mod later;
 pub(super) mod log;
 mod making;
