@@ -22,7 +22,6 @@ use crate::schema::check::kinds::check_kinds;
 use crate::schema::check::protection::{check_carried, check_change};
 use crate::schema::declare::{EventSchema, FieldDecl, Owner, StepDecl, VersionDecl};
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
-use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
@@ -76,16 +75,9 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         found.errors.sort_by(|a, b| (&a.event_type, a.version).cmp(&(&b.event_type, b.version)));
         return Err(SchemaErrors { errors: found.errors });
     }
-    let mut ancestors: Vec<(EventType, EventType)> = Vec::new();
-    for (TypeVersion { event_type: from, .. }, targets) in &chains.targets {
-        let targets = targets.iter().map(|target| &target.event_type).filter(|target| *target != from);
-        ancestors.extend(targets.map(|target| (target.clone(), from.clone())));
-    }
-    ancestors.sort_unstable();
-    ancestors.dedup();
     Ok(Schemas {
         types,
-        ancestors,
+        ancestors: chains.ancestors(),
         accept_plaintext,
         allow_unknown_types: builder.allow_unknown_types,
         pass_through_sealed: builder.pass_through_sealed,

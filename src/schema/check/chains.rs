@@ -13,6 +13,20 @@ pub(crate) struct Chains {
     pub(crate) has_cycle: bool,
 }
 
+impl Chains {
+    /// Pairs of a type and another type from which steps lead to it.
+    pub(crate) fn ancestors(&self) -> Vec<(EventType, EventType)> {
+        let mut ancestors: Vec<(EventType, EventType)> = Vec::new();
+        for (TypeVersion { event_type: from, .. }, targets) in &self.targets {
+            let targets = targets.iter().map(|target| &target.event_type).filter(|target| *target != from);
+            ancestors.extend(targets.map(|target| (target.clone(), from.clone())));
+        }
+        ancestors.sort_unstable();
+        ancestors.dedup();
+        ancestors
+    }
+}
+
 /// Checks that every step leads to a declared version, and that no chain leads back to its start.
 pub(crate) fn check_targets(types: &HashMap<EventType, TypeSchema>, found: &mut Found) -> Chains {
     let mut edges: HashMap<TypeVersion, Vec<TypeVersion>> = HashMap::new();
