@@ -156,7 +156,7 @@ async fn i2_i4_i17_a_rewrite_keeps_seals_and_redactions_of_metadata<B: Backend>(
     assert!(is_hidden(&copy).await, "I2");
     let stored = copy.stored().await;
     assert!(stored.iter().all(|event| !contains(&event.payload, IP)), "I2");
-    let sealer: &Sealer<_> = &Sealer::new(B::Keys::default(), Arc::clone(&KEYRING), self::rewrite_schemas());
+    let sealer = Sealer::new(B::Keys::default(), Arc::clone(&KEYRING), rewrite_schemas());
     let mut transaction = db.begin().await.unwrap();
     let same: Vec<PersistedEvent> = stored.into_iter().take(2).collect();
     assert!(same.iter().all(|event| event.stored_version.get() == 2));

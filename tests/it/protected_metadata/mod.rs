@@ -5,6 +5,7 @@ mod maintenance;
 mod places;
 mod schemas;
 mod sealing;
+mod snapshots;
 
 use eventseal::{NewEvent, Owner, PersistedEvent, Schemas, event, metadata, subject};
 use serde_json::Value;
