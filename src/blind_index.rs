@@ -50,6 +50,13 @@
 //! On SQLite and PostgreSQL, the table is `SqliteBlindIndex` or `PostgresBlindIndex`, in the database of the keys. Call
 //! its `migrate` once.
 //!
+//! `add` may come before or after the append, in the same transaction. If it fails, roll back, or the append is
+//! committed without its entry. On SQLite, begin a transaction that looks up before it writes with `BEGIN IMMEDIATE`.
+//!
+//! To fill a new index, add the values of all owners that exist, from your read model or from the events. Until that is
+//! done, `find` misses owners, and two owners may come to have one value: the second `add` is then
+//! [`Taken`](crate::error::BlindIndexFault::Taken), and somebody decides whose it is.
+//!
 //! # What equality leaks
 //! That two values are equal is what makes a look-up possible, and it is what the table tells:
 //! - **To those who have the table**: which entries of an index are of the same value. In an index that is not unique,
@@ -59,19 +66,20 @@
 //!   guess is in it. For a value of few possibilities, such as a date of birth, they can guess all of them. So don't
 //!   index a value that nobody looks up.
 //!
-//! Two indexes tell nothing about each other, because the name of the index is hashed too. Entries of an index before
-//! and after a rotation tell nothing about each other either, once the old entries are gone.
+//! The hashes of two indexes can't be compared, because the name of the index is hashed too. Nor can those from before
+//! and after a rotation, once the old entries are gone.
 //!
 //! **Truncation** ([`bits`](BlindIndex::bits)) saves room, and little else. With `n` values in an index of `b` bits, a
 //! look-up finds about `n / 2^b` others too: with a million values and 32 bits, one look-up in 4,000 does. So open what
-//! you found, and compare. Hashes that are short enough to hide a value among others would find all of these others. To
-//! do that on purpose, index something coarser with [`Spelling::by`], such as the first letters of a name.
+//! you found, and compare. A hash so short that many values share it hides a value, but each look-up then finds all of
+//! these values. To do that on purpose, index something coarser with [`Spelling::by`], such as the first letters of a
+//! name.
 //!
 //! # Erasure
 //! - [`add`](Lookup::add) locks the owner's keys as an append does. So it is refused for a shredded scope, and an entry
 //!   that is added while a shred runs is gone with it or was never there.
 //! - [`find`](Lookup::find) looks at the state of the scope that it found. An entry of a shredded scope is not found,
-//!   whatever the table holds. Nor is an entry from before the shred, if the scope was opened anew since.
+//!   whatever the table holds. Nor is an entry from before the shred, if the scope was reopened since.
 //! - Entries can outlive a shred that the consumer did not see: one by the command `eventseal`, a replay of the shred
 //!   log, or a restore of an older table. [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay,
 //!   and as a job, such as once a day. Until then, `find` does not find them, and `add` lets another owner have the

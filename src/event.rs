@@ -165,7 +165,7 @@ impl PersistedEvent {
         }
     }
 
-    /// The metadata of this event as they are stored, if it has any.
+    /// The metadata of this event as it is stored, if there is any.
     pub(crate) fn stored_metadata(&self) -> Option<EventRef<'_>> {
         let text = self.metadata.as_deref()?;
         Some(EventRef { document: EventDocument::Metadata, text, beside: Some(&self.payload), ..self.as_stored() })
@@ -216,13 +216,13 @@ impl PersistedEvent {
         !matches!(is_sealed(&self.payload), Ok(false))
     }
 
-    /// As [`is_sealed`](Self::is_sealed), of the metadata: are they ciphertext, or could they be?
+    /// As [`is_sealed`](Self::is_sealed), of the metadata: is it ciphertext, or could it be?
     #[must_use]
     pub fn has_sealed_metadata(&self) -> bool {
         self.metadata.as_deref().is_some_and(|metadata| !matches!(is_sealed(metadata), Ok(false)))
     }
 
-    /// Reads the metadata into a Rust type; `None` if there are none. A [`Sensitive`](crate::Sensitive) field is
+    /// Reads the metadata into a Rust type; `None` if there is none. A [`Sensitive`](crate::Sensitive) field is
     /// redacted exactly if its place is in [`redacted_metadata`](Self::redacted_metadata).
     ///
     /// ```

@@ -83,7 +83,10 @@
 //! 5. To write and read events as Rust types, see [`Event`], [`Sensitive`] and, for projections, [`consumer`].
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
-//! 7. To seal values that are in no event, such as columns of a read model, see [`values`].
+//! 7. To protect metadata, see [`protect_metadata`](schema::SchemasBuilder::protect_metadata). To seal values that are
+//! in    no event, such as columns of a read model, see [`values`]; to look up what is sealed, see [`blind_index`]; to
+//! keep
+//!    states of aggregates, see [`snapshots`].
 //! 8. To keep the states of aggregates, so that not all events are folded again, see [`snapshots`].
 //! 9. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
@@ -104,7 +107,7 @@
 //! # Features
 //! - `derive` (default): the derives of [`Event`], [`EventPart`], [`Events`] and [`Scope`].
 //! - `chrono`, `rust_decimal`: their types can be fields of types with a derive of [`EventPart`].
-//! - `sqlite` (default): `SqliteStore` and `SqliteKeys`.
+//! - `sqlite` (default): `SqliteStore`, `SqliteKeys`, `SqliteSnapshots` and `SqliteBlindIndex`.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.

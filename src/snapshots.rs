@@ -1,11 +1,14 @@
 //! Snapshots: the states of aggregates, kept so that not all events have to be read and folded again.
 //!
 //! A snapshot holds the data of everybody whose events were folded into it. So it is sealed under the keys of **all**
-//! of them, and whoever lacks one of these keys can read nothing of it. A shred of one owner destroys the snapshot.
-//! [`SealedSnapshots`] finds out by itself whose data it is, from the seals of the events that it folds.
+//! of them, and without any one of these keys nothing of it can be read. A shred of one owner makes it unreadable for
+//! ever; its row stays until the next [`save`](SealedSnapshots::save) or [`delete`](SealedSnapshots::delete).
+//! [`SealedSnapshots`] finds out by itself whose data it is, from the seals of the payloads and the metadata that it
+//! folds.
 //!
-//! A snapshot is a cache. One that does not open is discarded quietly, and the state is folded from all events instead.
-//! Only an outage is an error: then nothing is known of the snapshot.
+//! A snapshot is a cache. One that does not open is discarded, and the state is folded from all events instead.
+//! [`Rebuilt::discarded`] says why, and so does the log. Only an outage is an error: then nothing is known of the
+//! snapshot.
 //!
 //! ```
 //! use eventseal::error::BoxError;
@@ -75,20 +78,22 @@
 //! - To the keys: each one that sealed something in the folded events. All must be usable. A key whose values were
 //!   redacted when the events were folded must still be destroyed.
 //! - To the code: the schemas with their steps, the [name](AggregateState::NAME) and the
-//!   [version](AggregateState::VERSION) of the state, and its Rust type. Functions can't be compared. So if `apply`
-//!   changes, or a step that is a function, increase the version of the state. With
-//!   [`code_version`](SealedSnapshots::code_version), each release of the application begins with new snapshots, and
-//!   nobody has to think of it.
+//!   [version](AggregateState::VERSION) of the state, and the name of its Rust type. **Functions and fields can't be
+//!   compared.** So if `apply` or a field of the state changes, or a step that is a function, increase `VERSION`: else
+//! an
+//!   old snapshot is used. With [`code_version`](SealedSnapshots::code_version), each release of the application begins
+//!   with new snapshots. Pass something that changes with each release, such as the id of a commit.
 //!
 //! An event that somebody rewrites in place (not by a backfill, which only seals) is not noticed. Delete the snapshots
 //! of its aggregate.
 //!
 //! # What is not kept
 //! [`save`](SealedSnapshots::save) locks the owners' scopes as an append does, and looks at the keys again. If one was
-//! shredded, disabled or withheld since the events were read, nothing is saved, even if the scope was opened anew. The
+//! shredded, disabled or withheld since the events were read, nothing is saved, even if the scope was reopened. The
 //! [`SaveOutcome`] says so, and it is no error.
 //!
-//! An aggregate whose events hold protected values in the clear (from before the wrap) gets no snapshot: no key says
+//! An aggregate whose events hold protected values in the clear (stored before the store was
+//! sealed) gets no snapshot: no key says
 //! whose these values are. If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An
 //! aggregate whose owner was shredded goes on: it is folded once, and the snapshot holds the redactions.
 //!

@@ -25,7 +25,7 @@ pub enum Spelling {
     CaseFolded,
     /// An e-mail address. White space around it is left out, and upper and lower case are the same, in the local part
     /// too. Anything else counts: `ada@example.org` and `ada+shop@example.org` are two values. Something must stand
-    /// before and behind the last `@`.
+    /// before and behind the last `@`. So `bücher.example` and `xn--bcher-kva.example` are two values as well.
     Email,
     /// A function of your own does it: [`Spelling::by`].
     Function(SpellingFn),

@@ -8,7 +8,8 @@ use crate::keys::names::KeyScope;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlindIndexFault {
-    /// Another owner has this value, and the index is unique. No entry was added, and the transaction can go on.
+    /// Another owner has this value, and the index is unique. No entry was added. Roll back what the transaction did
+    /// for this value before, such as an append: it would be committed without its entry.
     #[error("the value belongs to another owner: ask for another value, or find() its owner")]
     Taken,
     /// The value can't be spelled: it is empty, too long, or no e-mail address.

@@ -93,8 +93,8 @@ kinds! {
     KmsUnavailable = "kms_unavailable",
 
     // ---- the caller
-    /// The aggregate is not at the expected version, or the event's id is there already. Read again, and decide anew.
-    /// Not retryable as it is.
+    /// The aggregate is not at the expected version, or the event's id is there already: read again, and decide anew.
+    /// Or a value of a unique blind index belongs to somebody else: ask for another one. Not retryable as it is.
     Conflict = "conflict",
     /// A name, id, reason or actor is empty, too long, or has characters that it can't have. Correct it. Not retryable.
     InvalidText = "invalid_text",

@@ -254,7 +254,9 @@ impl Error {
         }
     }
 
-    /// The aggregate was not at the expected version, or an event with this id exists already.
+    /// The aggregate was not at the expected version, an event with this id exists already, or a value of a unique
+    /// [blind index](crate::blind_index) belongs to somebody else ([`BlindIndexFault::Taken`]). After the last of
+    /// these, ask for another value: to try again does not help.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(

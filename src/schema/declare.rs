@@ -347,6 +347,9 @@ impl EventSchema {
     /// payload ([`subject`](crate::subject()), without a `*`), by a function, or is the aggregate. **What names an
     /// owner stays in the clear**: a pointer to an id at a protected place is a problem of the schemas.
     ///
+    /// An event with a protected value whose owner is not named can't be appended, as with payloads. Nothing but the
+    /// pointers protects: no Rust type says what is in metadata, so a misspelled pointer is not found.
+    ///
     /// If one version of a type protects metadata, all of them say what they do: see
     /// [`metadata_in_the_clear`](Self::metadata_in_the_clear). Metadata in which something is protected is a JSON
     /// object, and no member of its root is called `$seal`.

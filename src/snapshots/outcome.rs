@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discarded {
-    /// It was made by other code: the schemas, the version of the state, its Rust type or the
+    /// It was made by other code: the schemas, the version of the state, the name of its Rust type or the
     /// [code version](crate::snapshots::SealedSnapshots::code_version) differ.
     OtherCode,
     /// The stream does not have the event up to which it was folded: one of the two was restored from a backup.

@@ -83,6 +83,7 @@ async fn search<C: Backend, S: EventTable<Tx = C>>(
 fn event(EventOf { event, places, .. }: &EventOf) -> Found {
     let pointers = places.iter().map(|place| match place.pointer.as_str() {
         "" => "the whole payload".to_owned(),
+        pointer if place.in_metadata => format!("{} in the metadata", shown(pointer)),
         pointer => shown(pointer),
     });
     let place = vec![
@@ -92,9 +93,10 @@ fn event(EventOf { event, places, .. }: &EventOf) -> Found {
         format!("{} {}", shown(&event.aggregate.to_string()), event.aggregate_version),
         pointers.collect::<Vec<_>>().join("\n"),
     ];
-    let places = places.iter().map(
-        |place| json!({ "pointer": place.pointer.as_str(), "key": place.key_id.to_string(), "void": place.is_void }),
-    );
+    let places = places.iter().map(|place| {
+        let (pointer, key) = (place.pointer.as_str(), place.key_id.to_string());
+        json!({ "pointer": pointer, "in_metadata": place.in_metadata, "key": key, "void": place.is_void })
+    });
     let json = json!({
         "position": event.global_position.get(),
         "event": event.event_id.to_string(),
