@@ -54,9 +54,17 @@ impl Registered {
 
     /// Does the version of this row protect anything?
     pub(crate) fn is_protected(&self, row: &CensusRow) -> bool {
+        self.version(row).is_some_and(LockedVersion::protects)
+    }
+
+    /// Does it protect anything in payloads? Then these have a header.
+    pub(crate) fn protects_payloads(&self, row: &CensusRow) -> bool {
+        self.version(row).is_some_and(|version| !version.protected.is_empty())
+    }
+
+    fn version(&self, row: &CensusRow) -> Option<&LockedVersion> {
         let version = self.legacy_version(row).unwrap_or(row.event_version.get());
-        let known = self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version));
-        known.is_some_and(LockedVersion::protects)
+        self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version))
     }
 
     /// The version as which the events of this row are read, if they are stored without one. `None` if they have a

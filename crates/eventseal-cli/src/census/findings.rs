@@ -152,7 +152,7 @@ impl<'a> Findings<'a> {
     }
 
     fn may_be_plaintext(&self, row: &CensusRow) -> bool {
-        is_known(row) && self.registered.is_protected(row) && row.without_header() > 0
+        is_known(row) && self.registered.protects_payloads(row) && row.without_header() > 0
     }
 
     pub(crate) fn add_to(&self, json: &mut Value) {

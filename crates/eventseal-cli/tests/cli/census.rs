@@ -21,6 +21,7 @@ on_both! {
     a_table_without_anything_registered_is_no_proof,
     what_the_schemas_do_not_know_is_named,
     payloads_are_looked_into,
+    metadata_are_looked_into,
     tables_have_the_names_that_were_chosen,
     a_table_that_is_not_there_is_not_counted_as_empty,
 }
@@ -329,6 +330,26 @@ async fn payloads_are_looked_into(world: World) {
     assert_eq!(partly["may_refuse_plaintext"], json!({ "OrderPlaced": false }));
     world.run(&["census", "--payloads", "--json"]).refused(2, "usage");
     world.run(&["census", "--check", "--json"]).refused(2, "usage");
+}
+
+/// A header in the payload says nothing about the metadata.
+async fn metadata_are_looked_into(world: World) {
+    let world = shop(world).await;
+    let mut of_metadata = lock();
+    of_metadata["types"]["OrderPlaced"]["versions"]["1"]["metadata"] =
+        json!({ "protected": { "/ip": "the aggregate" } });
+    let seen = new("OrderPlaced", 1, r#"{"customer_id":"1"}"#).with_metadata(r#"{"ip":"192.0.2.77"}"#);
+    append_bare(&world, &[seen]).await;
+    let plaintext = |lock: &Value| {
+        let census = world.census(lock, &["--payloads", "--json"], 0).json();
+        row(&census, "OrderPlaced", 1)["protection"]["plaintext"].as_u64().unwrap()
+    };
+    assert_eq!(plaintext(&of_metadata), plaintext(&lock()) + 1);
+    // Of a version that protects metadata only, no payload has a header.
+    of_metadata["types"]["OrderPlaced"]["versions"]["1"]["protected"] = json!({});
+    let counted = world.census(&of_metadata, &[], 0).out;
+    assert!(!counted.contains("OrderPlaced v1: "), "{counted}");
+    assert_eq!(plaintext(&of_metadata), 1);
 }
 
 async fn tables_have_the_names_that_were_chosen(world: World) {
