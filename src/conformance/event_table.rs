@@ -336,7 +336,7 @@ where
     D: Database,
     S: EventStore<Tx = D::Tx> + EventTable<Tx = D::Tx>,
 {
-    let events: Vec<NewEvent> = (0..5)
+    let events: Vec<NewEvent> = (0..6)
         .map(|number| NewEvent::raw("Swap", 1, format!("{{\"n\":{number}}}")).with_metadata("{\"m\":1}"))
         .collect();
     let before = append(db, store, "swap", &events).await;
@@ -353,13 +353,15 @@ where
     let changes = [
         change(3, odd),
         PayloadReplacement { metadata: metadata(b"{\"m\":7}"), ..change(4, "\"lost\"") },
-        PayloadReplacement { old: b"{\"n\":7}".to_vec(), ..change(1, "\"lost\"") },
-        PayloadReplacement { event_id: Uuid::now_v7(), ..change(2, "\"lost\"") },
+        PayloadReplacement { old: b"{\"n\":7}".to_vec(), metadata: metadata(&read), ..change(1, "\"lost\"") },
+        PayloadReplacement { event_id: Uuid::now_v7(), metadata: metadata(&read), ..change(2, "\"lost\"") },
+        // Only the metadata changes.
+        PayloadReplacement { new: before[5].payload.clone(), metadata: metadata(&read), ..change(5, "") },
         PayloadReplacement { metadata: metadata(&read), ..change(0, empty) },
     ];
     let mut replaced = must(work(db, store, Does::Replace(&changes), false).await, "replace");
     replaced.sort_unstable();
-    let fitting = [before[0].global_position, before[3].global_position];
+    let fitting = [before[0].global_position, before[3].global_position, before[5].global_position];
     assert_eq!(replaced, fitting, "a payload is exchanged only while it is what was read");
     let again = must(work(db, store, Does::Replace(&changes), false).await, "replace");
     assert_eq!(again, [], "what was exchanged is no longer what was read");
@@ -373,7 +375,7 @@ where
             _ => &before.payload,
         };
         same_payload(db, "nothing but the payload and the metadata changes", &after.payload, payload);
-        let metadata = if index == 0 { Some(b"{\"m\":2}".to_vec()) } else { before.metadata.clone() };
+        let metadata = if [0, 5].contains(&index) { Some(b"{\"m\":2}".to_vec()) } else { before.metadata.clone() };
         let expected = PersistedEvent { metadata, ..before.clone() };
         same_but_payload("nothing but the payload and the metadata changes", after, &expected);
     }

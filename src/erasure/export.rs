@@ -113,6 +113,8 @@ pub struct Exported {
     pub left_out: u64,
     /// How many values have a key without a row: they are lost, or somebody removed rows.
     pub lost: u64,
+    /// How many values of the owner are in metadata that was [not asked for](ExportOptions::metadata).
+    pub withheld: u64,
     /// How many events can't be exported.
     pub unreadable: u64,
     /// How many events are there as they were stored, because a step to the current version failed.
@@ -126,7 +128,7 @@ impl Exported {
     /// Does the export hold every value of the owner that a seal in the log protects?
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.unreadable == 0 && self.lost == 0
+        self.unreadable == 0 && self.lost == 0 && self.withheld == 0
     }
 }
 
@@ -278,10 +280,15 @@ impl Exported {
         self.events += 1;
         let ExportedPayload { fields, erased, left_out, in_metadata, .. } = &event.stored;
         let lost = event.lost.len() + event.lost_in_metadata.len();
-        self.fields += (fields.len() + in_metadata.fields.len()) as u64;
+        let of_metadata = in_metadata.fields.len() as u64;
+        match event.stored.metadata {
+            Some(_) => self.fields += of_metadata,
+            None => self.withheld += of_metadata,
+        }
+        self.fields += fields.len() as u64;
         self.erased += (erased.len() + in_metadata.erased.len()) as u64;
         self.lost += lost as u64;
-        self.left_out += (left_out.len() + in_metadata.left_out.len() - lost) as u64;
+        self.left_out += (left_out.len() + in_metadata.left_out.len()).saturating_sub(lost) as u64;
         self.not_upcast += u64::from(matches!(event.current, Some(Err(_))));
     }
 }

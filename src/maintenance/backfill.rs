@@ -8,7 +8,7 @@ use crate::maintenance::look::read_as;
 use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
 use crate::schema::Schemas;
 use crate::sealed_store::SealedStore;
-use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
 use batch::{Outcome, Page};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -208,11 +208,16 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         };
         let last = table.last_position(connection).await?;
         let mut pace = Pace::new(options.events_per_second);
+        let range = PositionRange { after: options.after, up_to: Some(last) };
+        let unregistered = match sealer.schemas().protects_unregistered() {
+            true => table.count_events(connection, range).await?,
+            false => Vec::new(),
+        };
         let mut query = StoredQuery {
-            range: PositionRange { after: options.after, up_to: Some(last) },
+            range,
             limit: pace.batch(options.batch),
             max_bytes: PAGE_BYTES,
-            versions: protected_versions(sealer.schemas(), &options.event_types),
+            versions: protected_versions(sealer.schemas(), &options.event_types, &unregistered),
             // A header in the payload says nothing about the metadata.
             without_header: !options.every_payload && !sealer.schemas().protects_metadata(),
         };
@@ -282,10 +287,16 @@ impl Backfilled {
 
 /// The stored types and versions that protect something. Version 0 is among them if events without a version are
 /// read as such a version.
-fn protected_versions(schemas: &Schemas, wanted: &[EventType]) -> Vec<(EventType, EventVersion)> {
+fn protected_versions(
+    schemas: &Schemas,
+    wanted: &[EventType],
+    stored: &[StoredCount],
+) -> Vec<(EventType, EventVersion)> {
     let registered = schemas.versions().into_iter().map(|known| (known.event_type, known.event_version));
+    // The metadata of types that are not registered can be protected too. Only the log knows them.
+    let stored = stored.iter().map(|count| (count.event_type.clone(), count.event_version));
     let with_none = registered.flat_map(|(name, version)| [(name.clone(), version), (name, EventVersion::new(0))]);
-    let mut found: BTreeSet<(EventType, EventVersion)> = with_none.collect();
+    let mut found: BTreeSet<(EventType, EventVersion)> = with_none.chain(stored).collect();
     found.retain(|(name, version)| {
         let protects = read_as(schemas, name, *version).is_some_and(|known| known.schema.protects());
         protects && (wanted.is_empty() || wanted.contains(name))

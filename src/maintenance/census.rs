@@ -280,6 +280,10 @@ impl Census {
                 (None, Some(oldest), _) => Registration::Missing(oldest),
                 (None, ..) => Registration::UnknownType,
             });
+            let of_all = read_as(schemas, &row.event_type, row.event_version).filter(|_| known.is_none());
+            if of_all.is_some_and(|of_all| of_all.schema.protects()) {
+                row.protection = Some(Protection::default());
+            }
             if let Some(known) = known {
                 row.steps = steps_from(registered, known);
                 let is_protected = !known.protected.is_empty() || !known.protected_metadata.is_empty();

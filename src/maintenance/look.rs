@@ -65,7 +65,10 @@ pub(crate) fn look(plan: &Plan, stored: EventRef<'_>) -> Look {
 }
 
 /// The schema and the version as which events of a stored type and version are read. `None` if the type or the version
-/// is unknown.
+/// is unknown, and nothing of its metadata is protected.
 pub(crate) fn read_as<'s>(schemas: &'s Schemas, event_type: &EventType, version: EventVersion) -> Option<ReadAs<'s>> {
-    schemas.for_read(Uuid::nil(), event_type, version).ok().flatten()
+    match schemas.for_read(Uuid::nil(), event_type, version).ok()? {
+        Some(known) => Some(known),
+        None => Some(schemas.unregistered(version)).filter(|of_all| of_all.schema.protects()),
+    }
 }

@@ -153,7 +153,9 @@ impl SchemasBuilder {
     }
 
     /// Hands out events of versions newer than the registered ones, opened but not upcast, instead of failing with
-    /// [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion).
+    /// [`EventFault::NewerVersion`](crate::error::EventFault::NewerVersion). What is
+    /// [protected in the metadata of all events](Self::protect_metadata) must be sealed in them too: deploy a version
+    /// with [`metadata_in_the_clear`](EventSchema::metadata_in_the_clear) everywhere before it is appended.
     pub fn pass_through_newer(mut self) -> Self {
         self.pass_through_newer = true;
         self
@@ -165,7 +167,7 @@ impl SchemasBuilder {
         self
     }
 
-    /// Refuses to append payloads of registered types that no step could ever read, with
+    /// Refuses to append payloads and metadata of registered types that no step could ever read, with
     /// [`EventFault::UnreadablePayload`](crate::error::EventFault::UnreadablePayload), instead of accepting any bytes
     /// that can be sealed.
     ///

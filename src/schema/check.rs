@@ -67,7 +67,11 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
     check_decoders(&builder.decoders, &types, &mut found);
     let accept_plaintext: HashSet<EventType> = builder.accept_plaintext.into_iter().collect();
     for name in &accept_plaintext {
-        if !types.get(name).is_some_and(|schema| schema.versions.iter().any(VersionSchema::protects)) {
+        let protects = match types.get(name) {
+            Some(schema) => schema.versions.iter().any(VersionSchema::protects),
+            None => builder.allow_unknown_types && nothing.protects(),
+        };
+        if !protects {
             found.add(name, None, SchemaProblem::AcceptsNothing);
         }
     }
@@ -292,8 +296,9 @@ fn inherit(version: &mut VersionDecl, other: &VersionDecl) {
     version.whole_twice |= version.whole.is_some() && other.whole.is_some();
     version.whole = version.whole.take().or_else(|| other.whole.clone());
     version.unprotected |= other.unprotected;
-    if version.metadata.is_none() {
-        version.metadata.clone_from(&other.metadata);
+    version.names_nothing |= other.names_nothing;
+    if let Some(other) = &other.metadata {
+        inherit(version.metadata.get_or_insert_default(), other);
     }
     version.stand_ins.splice(0..0, other.stand_ins.iter().cloned());
     version.pads.splice(0..0, other.pads.iter().cloned());

@@ -80,6 +80,14 @@ impl VersionDecl {
         self.fields.extend(pointers.iter().map(field));
     }
 
+    /// Do two declarations of metadata say the same?
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        let of = |declared: &Self| {
+            (declared.fields.clone(), declared.stand_ins.clone(), declared.pads.clone(), declared.unprotected)
+        };
+        of(self) == of(other)
+    }
+
     /// Does it say anything about payloads?
     pub(crate) fn is_about_payloads(&self) -> bool {
         !self.fields.is_empty()

@@ -213,6 +213,12 @@ impl Schemas {
                 event_id: event.event_id,
                 fault: EventFault::UnreadablePayload { line: error.line(), column: error.column() },
             })?;
+            if let Some(metadata) = &event.metadata {
+                serde_json::from_slice::<serde_json::Value>(metadata).map_err(|error| {
+                    let fault = EventFault::UnreadablePayload { line: error.line(), column: error.column() };
+                    Error::Event { event_id: event.event_id, fault: fault.in_metadata() }
+                })?;
+            }
         }
         Ok(version)
     }
@@ -260,7 +266,13 @@ impl Schemas {
 
     /// Does any version protect metadata?
     pub(crate) fn protects_metadata(&self) -> bool {
-        self.types.values().flat_map(|schema| &schema.versions).any(|version| version.metadata_plan.protects())
+        let versions = self.types.values().flat_map(|schema| &schema.versions);
+        versions.chain([&self.nothing]).any(|version| version.metadata_plan.protects())
+    }
+
+    /// Is anything of types that are not registered protected?
+    pub(crate) fn protects_unregistered(&self) -> bool {
+        self.allow_unknown_types && self.nothing.protects()
     }
 
     /// How the ids of owners are normalized.

@@ -41,11 +41,13 @@ pub(crate) struct Journey {
     pub(crate) is_whole: bool,
     /// Every step knew exactly which places are redacted, so no redaction can have got lost.
     pub(crate) is_exact: bool,
+    /// No step was a function, so none can have copied what it saw in the metadata.
+    pub(crate) is_declared: bool,
 }
 
 impl Journey {
     /// No step was taken.
-    pub(crate) const UNCHANGED: Self = Self { is_whole: true, is_exact: true };
+    pub(crate) const UNCHANGED: Self = Self { is_whole: true, is_exact: true, is_declared: true };
 }
 
 /// A payload on its way through the steps.
@@ -97,6 +99,7 @@ impl Schemas {
                 None => done.push(moving),
                 Some((schema, step)) => {
                     journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
+                    journey.is_declared &= matches!(step, Step::Change(..));
                     let from = moving.at.clone();
                     let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, known)?;
                     let parts = done.len() + open.len() + next.len();
@@ -147,11 +150,13 @@ impl Schemas {
     /// [`EventFault::StillSealed`] if the payload is sealed: no step sees ciphertext. [`EventFault::Upcast`] if the
     /// step fails.
     pub fn step_once(&self, event: &PersistedEvent) -> Result<Option<Vec<PersistedEvent>>> {
+        let still_sealed = || EventFault::StillSealed { event_type: event.event_type.clone() };
+        let event_id = event.event_id;
         if event.is_sealed() {
-            return Err(Error::Event {
-                event_id: event.event_id,
-                fault: EventFault::StillSealed { event_type: event.event_type.clone() },
-            });
+            return Err(Error::Event { event_id, fault: still_sealed() });
+        }
+        if event.has_sealed_metadata() {
+            return Err(Error::Event { event_id, fault: still_sealed().in_metadata() });
         }
         let mut stored = event.clone();
         let (payload, metadata) = (std::mem::take(&mut stored.payload), stored.metadata.take());
@@ -210,6 +215,7 @@ impl Schemas {
             stored_version: event.stored_version,
             created_at: event.created_at,
             redacted: &moving.redacted,
+            redacted_metadata: &event.redacted_metadata,
             metadata: &moving.metadata,
         };
         let metadata = match metadata_step {

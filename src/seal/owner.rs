@@ -3,11 +3,13 @@
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventDocument, EventRef, MAX_TEXT, NOT_JSON};
 use crate::json::document::Node;
-use crate::json::pointer::{Bound, JsonPointer, Pattern};
+use crate::json::pointer::{Bound, JsonPointer, Pattern, Token};
 use crate::json::scan::{Hit, MAX_DEPTH, SEAL_MEMBER, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
+use crate::seal::format::{Entry, Header};
 use crate::seal::in_the_clear::{OwnerFn, without};
+use crate::seal::named::read_header;
 use crate::seal::normalize::NotNormalized;
 use crate::seal::plan::{Field, FieldOwner, Plan};
 use serde_json::Value;
@@ -107,11 +109,39 @@ impl<'e> Beside<'e> {
                     }
                     Target::Capture(_) => None,
                 });
-                Some(clear_of(beside, places.collect())?)
+                let mut places: Vec<JsonPointer> = places.collect();
+                if let Some(seal) = found.seal {
+                    let header = header_beside(self.event, seal.value.of(beside)).ok()?;
+                    let covered = header.entries.iter().map(|entry| header.pointer(*entry));
+                    places.extend(covered.map(JsonPointer::new_unchecked));
+                }
+                match places.iter().any(|place| place.as_str().is_empty()) {
+                    true => Some(Value::Null),
+                    false => Some(clear_of(beside, places)?),
+                }
             }
             None => None,
         };
         Some(Clear { document, beside })
+    }
+
+    /// Refuses to take ciphertext, or what stands in a sealed value's place, for an id. An older schema may have sealed
+    /// what names an owner now.
+    fn check_in_the_clear(&self, kind: &str, pointer: usize, token: &[u8]) -> Result<()> {
+        let header = header_beside(self.event, token)?;
+        let id = &self.plan.beside[pointer];
+        let covers = |entry: &Entry| {
+            let place = JsonPointer::new_unchecked(header.pointer(*entry));
+            id.overlaps(&Pattern::from_tokens(place.tokens().map(Token::Name).collect()))
+        };
+        if !header.entries.iter().any(covers) {
+            return Ok(());
+        }
+        let pointer = id.as_str().to_owned() + self.plan.beside_is();
+        let problem =
+            "is sealed in this event, so it names no owner: append such events anew, or leave them as they are";
+        let fault = EventFault::InvalidScopeId { kind: kind.to_owned(), pointer, problem };
+        Err(Error::Event { event_id: self.event.event_id, fault })
     }
 
     /// The JSON text at a pointer of the plan into the other document; `None` if there is none.
@@ -132,12 +162,20 @@ impl<'e> Beside<'e> {
                     },
                 };
                 let found = scan(beside, &self.plan.in_beside).map_err(fault)?;
+                if let Some(seal) = found.seal {
+                    self.check_in_the_clear(kind, pointer, seal.value.of(beside))?;
+                }
                 self.hits.get_or_init(|| found.hits)
             }
         };
         let hit = hits.iter().find(|hit| hit.target == Target::Capture(pointer));
         Ok(hit.map(|hit| hit.span.of(beside)))
     }
+}
+
+/// The header of the other document as it is stored.
+fn header_beside(event: EventRef<'_>, token: &[u8]) -> Result<Header> {
+    read_header(EventRef { document: event.document.other(), ..event }, token)
 }
 
 /// A document without its protected places and without a header. `None` if serde_json can't hold what is left.

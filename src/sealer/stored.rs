@@ -180,7 +180,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             return Err(Error::Event { event_id, fault: EventFault::StillSealed { event_type } });
         }
         let plan = &self.schemas.unregistered(event.stored_version).schema.metadata_plan;
-        let accept_plaintext = accepts == Accepts::Plaintext || !plan.protects();
+        let accept_plaintext = match accepts {
+            Accepts::AsDeclared => self.schemas.accepts_plaintext(&event.stored_type) || !plan.protects(),
+            Accepts::SealedOnly => !plan.protects(),
+            Accepts::Plaintext => true,
+        };
         let metadata = event.stored_metadata().filter(|stored| plan.protects() || may_hold_header(stored.text));
         let closed = metadata.map(|stored| inspect(plan, stored, accept_plaintext));
         let closed = closed.transpose().map_err(Error::in_metadata)?.flatten();

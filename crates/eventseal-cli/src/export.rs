@@ -224,6 +224,7 @@ fn report(scope: &str, exported: &Exported, out: Option<&Path>) -> Report {
             "erased": exported.erased,
             "left_out": exported.left_out,
             "lost": exported.lost,
+            "withheld": exported.withheld,
             "unreadable": exported.unreadable,
         }),
     );
@@ -234,6 +235,9 @@ fn report(scope: &str, exported: &Exported, out: Option<&Path>) -> Report {
                 "\n  {} can't be read, and named in it: restore them, and export again",
                 count(exported.unreadable, "event")
             );
+        }
+        if exported.withheld > 0 {
+            text += &format!("\n  {} in metadata, which --no-metadata left out", count(exported.withheld, "value"));
         }
         if exported.lost > 0 {
             text += &format!(

@@ -142,7 +142,7 @@ impl GoldenCorpus {
             }
             let event = case.stored.event().map_err(|problem| GuardError::file(&path, problem))?;
             cases.insert(name.to_owned(), case);
-            if event.is_sealed() {
+            if event.is_sealed() || event.has_sealed_metadata() {
                 sealed.get_or_insert(path);
             }
         }

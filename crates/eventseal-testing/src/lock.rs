@@ -278,7 +278,6 @@ fn read(path: &Path) -> Result<Option<LockFile>, GuardError> {
     }
 }
 
-/// The recorded shape of a version.
 /// What an entry says about payloads.
 fn said(entry: &LockedVersion) -> LockedMetadata {
     let mut said = LockedMetadata::default();
@@ -288,6 +287,7 @@ fn said(entry: &LockedVersion) -> LockedMetadata {
     said
 }
 
+/// The recorded shape of a version.
 fn shape_in(entry: &LockedVersion) -> Shape {
     entry.shape.clone().map_or_else(|| Shape::unknown("not recorded"), Shape::read)
 }

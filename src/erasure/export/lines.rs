@@ -139,6 +139,7 @@ impl<W: Write> ExportLines<W> {
             "erased": exported.erased,
             "left_out": exported.left_out,
             "lost": exported.lost,
+            "withheld": exported.withheld,
             "unreadable": exported.unreadable,
             "not_upcast": exported.not_upcast,
             "not_searched": exported.not_searched,

@@ -24,7 +24,7 @@ pub struct ExportedPayload {
     /// The metadata, as it is at this version, without what is erased and left out in it. `None` if there is none, or
     /// if it was not asked for.
     pub metadata: Option<Vec<u8>>,
-    /// The places in the metadata, as those in the payload.
+    /// The places in the metadata, as those in the payload, also if the metadata was not asked for.
     pub in_metadata: ExportedPlaces,
     /// The places of the owner's values. A function among the steps may move values to places that it does not tell:
     /// see [`PersistedEvent::sealed_places`]. In the stored version, all of them are listed.
@@ -58,7 +58,7 @@ impl ExportedPayload {
         let payload = without(&event.payload, &event.redacted).map_err(|()| fault())?;
         let ExportedPlaces { fields, erased, left_out } =
             ExportedPlaces::of(&event.sealed_places(), &event.redacted, scope);
-        let (in_metadata, metadata) = match event.metadata.as_deref().filter(|_| metadata) {
+        let (in_metadata, without_others) = match event.metadata.as_deref() {
             Some(stored) => (
                 ExportedPlaces::of(&event.sealed_metadata_places(), &event.redacted_metadata, scope),
                 without(stored, &event.redacted_metadata).map_err(|()| fault().in_metadata())?,
@@ -71,10 +71,10 @@ impl ExportedPayload {
             left_out,
             in_metadata,
             payload,
+            metadata: without_others.filter(|_| metadata),
             event_type: event.event_type,
             event_version: event.event_version,
             part: event.part,
-            metadata,
         })
     }
 }

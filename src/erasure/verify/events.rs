@@ -74,8 +74,10 @@ where
         findings: &mut Findings,
     ) -> Result<()> {
         let schemas = self.sealer().schemas();
-        match read_as(schemas, &event.stored_type, event.stored_version) {
-            None => verified.unregistered += 1,
+        let known = read_as(schemas, &event.stored_type, event.stored_version);
+        verified.unregistered += u64::from(!known.is_some_and(|known| schemas.is_registered(known)));
+        match known {
+            None => {}
             Some(known) if known.schema.protects() => match look_at_both(known.schema, event) {
                 Look::Partly | Look::Plaintext if schemas.accepts_plaintext(&event.stored_type) => {
                     verified.accepted_plaintext += 1;

@@ -148,6 +148,10 @@ impl Stored {
         if !self.payload.destroyed.is_empty() && !journey.is_exact {
             return Err(KeptBecause::RedactionsUncertain.into());
         }
+        // A function sees stand-ins of the metadata, and may have copied them.
+        if !self.metadata.destroyed.is_empty() && !journey.is_declared && new.payload != self.opened_payload {
+            return Err(KeptBecause::RedactionsUncertain.into());
+        }
         new.stored_type.clone_from(&new.event_type);
         new.stored_version = new.event_version;
         let redacted = std::mem::take(&mut new.redacted);

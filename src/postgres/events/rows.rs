@@ -100,15 +100,19 @@ impl EventTable for PostgresStore {
             let replaced = replacements.iter().map(|replacement| replacement.metadata.as_ref());
             replaced.map(|metadata| Some(String::from_utf8_lossy(text(metadata?)).into_owned())).collect()
         };
-        let rows = query(&self.sql.replace_payloads)
+        // A batch of payloads alone does not touch the column of the metadata, whatever its type.
+        let with_metadata = replacements.iter().any(|replacement| replacement.metadata.is_some());
+        let sql = if with_metadata { &self.sql.replace_documents } else { &self.sql.replace_payloads };
+        let statement = query(sql)
             .bind(replacements.iter().map(|replacement| replacement.position.get()).collect::<Vec<_>>())
             .bind(replacements.iter().map(|replacement| replacement.event_id).collect::<Vec<_>>())
             .bind(replacements.iter().map(|replacement| replacement.old.clone()).collect::<Vec<_>>())
-            .bind(replacements.iter().map(|replacement| replacement.new.clone()).collect::<Vec<_>>())
-            .bind(metadata(|metadata| &metadata.old))
-            .bind(metadata(|metadata| &metadata.new))
-            .fetch_all(tx)
-            .await;
+            .bind(replacements.iter().map(|replacement| replacement.new.clone()).collect::<Vec<_>>());
+        let statement = match with_metadata {
+            true => statement.bind(metadata(|metadata| &metadata.old)).bind(metadata(|metadata| &metadata.new)),
+            false => statement,
+        };
+        let rows = statement.fetch_all(tx).await;
         rows.map_err(database(OPERATION))?.iter().map(|row| row.number(0)?.try_into()).collect()
     }
 

@@ -19,6 +19,7 @@ pub(super) struct Statements {
     pub(super) stored_events: Arc<str>,
     pub(super) stored_events_at: Arc<str>,
     pub(super) replace_payloads: Arc<str>,
+    pub(super) replace_documents: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) move_heads: Arc<str>,
     pub(super) seals: Seals,
@@ -64,6 +65,7 @@ impl Statements {
             stored_events: fill(&STORED_EVENTS.replace("{with_header}", &with_header)),
             stored_events_at: fill(STORED_EVENTS_AT),
             replace_payloads: fill(REPLACE_PAYLOADS),
+            replace_documents: fill(REPLACE_DOCUMENTS),
             insert: fill(insert::INSERT),
             move_heads: fill(insert::MOVE_HEADS),
             seals: Seals {
@@ -96,6 +98,7 @@ impl Statements {
             ("stored_events", &self.stored_events),
             ("stored_events_at", &self.stored_events_at),
             ("replace_payloads", &self.replace_payloads),
+            ("replace_documents", &self.replace_documents),
             ("insert", &self.insert),
             ("move_heads", &self.move_heads),
             ("seal_state", &self.seals.state),
@@ -218,9 +221,23 @@ const STORED_EVENTS_AT: &str = "
     ) AS e
     ORDER BY page.at";
 
-/// Replaces payloads and metadata. The rows are locked in order first, so that two such statements do not deadlock. A
-/// statement that waited for a row compares the row as it is then.
+/// Replaces payloads. The rows are locked in order first, so that two such statements do not deadlock. A statement that
+/// waited for a row compares the row as it is then.
 const REPLACE_PAYLOADS: &str = "
+    WITH new AS (
+        SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[])
+            AS new (position, event_id, old, payload)
+    ), locked AS (
+        SELECT e.global_position FROM {events} AS e WHERE e.global_position = ANY ($1)
+        ORDER BY e.global_position FOR NO KEY UPDATE
+    )
+    UPDATE {events} AS e SET payload = new.payload FROM new, locked
+    WHERE e.global_position = new.position AND locked.global_position = new.position
+        AND e.event_id = new.event_id AND e.payload = new.old
+    RETURNING e.global_position";
+
+/// As [`REPLACE_PAYLOADS`], for payloads and metadata.
+const REPLACE_DOCUMENTS: &str = "
     WITH new AS (
         SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[])
             AS new (position, event_id, old, payload, old_metadata, metadata)

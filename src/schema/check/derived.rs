@@ -47,34 +47,39 @@ pub(super) fn joined(
     mut add: impl FnMut(SchemaProblem),
 ) -> Option<VersionDecl> {
     let Some(known) = known else { return Some(version) };
-    if known.derived.is_some() && version.derived.is_none() && version.metadata.is_some() {
-        if known.metadata.is_some() {
+    let metadata = match (&known.metadata, &version.metadata) {
+        (Some(one), Some(other)) if !one.says_the_same_as(other) => {
             add(SchemaProblem::VersionTwice);
+            return None;
         }
-        if version.is_about_payloads() {
-            joined(Some(known), VersionDecl { metadata: None, ..version.clone() }, add);
-        }
-        return Some(VersionDecl { metadata: version.metadata, ..known.clone() });
-    }
+        (Some(one), _) => Some(one.clone()),
+        (None, other) => other.clone(),
+    };
+    // What is said by hand of metadata alone says nothing of the payload.
+    let is_beside = |by_hand: &VersionDecl| by_hand.metadata.is_some() && !by_hand.is_about_payloads();
     match (known.derived, version.derived) {
-        (None, None) => add(SchemaProblem::VersionTwice),
-        (Some(one), Some(other)) if one == other => {}
-        (Some(one), Some(other)) => add(SchemaProblem::ClaimedTwice(one.name, other.name)),
+        (None, None) => {
+            add(SchemaProblem::VersionTwice);
+            None
+        }
+        (Some(one), Some(other)) if one != other => {
+            add(SchemaProblem::ClaimedTwice(one.name, other.name));
+            None
+        }
+        (Some(_), Some(_)) => Some(VersionDecl { metadata, ..known.clone() }),
         (Some(by), None) => {
-            if let Some(difference) = difference(known, &version) {
+            if let Some(difference) = difference(known, &version).filter(|_| !is_beside(&version)) {
                 add(SchemaProblem::DeclaredOtherwise(by.name, difference));
             }
+            Some(VersionDecl { metadata, ..known.clone() })
         }
         (None, Some(by)) => {
-            if (known.is_about_payloads() || known.metadata.is_none())
-                && let Some(difference) = difference(&version, known)
-            {
+            if let Some(difference) = difference(&version, known).filter(|_| !is_beside(known)) {
                 add(SchemaProblem::DeclaredOtherwise(by.name, difference));
             }
-            return Some(VersionDecl { metadata: known.metadata.clone(), ..version });
+            Some(VersionDecl { metadata, ..version })
         }
     }
-    None
 }
 
 /// How a declaration by hand differs from that of a type, in words.

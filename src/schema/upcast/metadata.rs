@@ -44,9 +44,16 @@ impl<'a> Metadata<'a> {
             return;
         }
         let at = |metadata: Option<&'_ Value>, place: &JsonPointer| metadata?.pointer(place.as_str()).cloned();
-        let is_kept = |place: &JsonPointer| match (at(before.value(), place), at(self.value(), place)) {
-            (Some(before), Some(after)) => is_same_value(&before, &after),
-            _ => false,
+        // Elements of an array may have changed places, so all of the array must be as it was.
+        let is_kept = |place: &JsonPointer| {
+            let ends = place.as_str().match_indices('/').map(|(end, _)| end);
+            let around = ends.map(|end| JsonPointer::new_unchecked(&place.as_str()[..end]));
+            let array = around.into_iter().find(|around| at(before.value(), around).is_some_and(|it| it.is_array()));
+            let place = array.as_ref().unwrap_or(place);
+            match (at(before.value(), place), at(self.value(), place)) {
+                (Some(before), Some(after)) => is_same_value(&before, &after),
+                _ => false,
+            }
         };
         event.redacted_metadata.retain(&is_kept);
         let places = event.sealed_metadata.places().into_iter().filter(|(place, _)| is_kept(place));

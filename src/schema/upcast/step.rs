@@ -35,6 +35,8 @@ pub struct StepContext<'a> {
     pub created_at: OffsetDateTime,
     /// The places in the payload whose keys were shredded, and that hold a stand-in. Sorted.
     pub redacted: &'a [JsonPointer],
+    /// The places in the stored metadata whose keys were shredded, and that hold a stand-in.
+    pub redacted_metadata: &'a [JsonPointer],
     pub(crate) metadata: &'a Metadata<'a>,
 }
 

@@ -21,6 +21,9 @@ on_every_database! {
     i2_i4_i17_a_rewrite_keeps_seals_and_redactions_of_metadata,
     i17_the_census_a_search_and_a_verification_look_into_metadata,
     i15_i17_an_export_has_the_owners_metadata_and_nobody_elses,
+    i5_ciphertext_is_no_owner,
+    i17_metadata_of_unregistered_types_are_found_and_sealed,
+    odd_numbers_stop_no_backfill,
 }
 
 fn accepting() -> Schemas {
@@ -237,6 +240,7 @@ async fn i15_i17_an_export_has_the_owners_metadata_and_nobody_elses<B: Backend>(
         (text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>(), exported)
     };
     let (lines, exported) = export("ada").await;
+    assert!(exported.is_complete());
     assert_eq!((exported.events, exported.fields, exported.left_out, exported.lost), (2, 3, 5, 0), "{exported:?}");
     let stored = &lines[1]["stored"];
     assert_eq!(stored["metadata"]["ip"], IP);
@@ -253,4 +257,73 @@ async fn i15_i17_an_export_has_the_owners_metadata_and_nobody_elses<B: Backend>(
         lines[1]["stored"]["in_metadata"]["erased"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     erased.sort_unstable();
     assert_eq!(erased, ["/ip", "/seen/0/agent"]);
+}
+
+/// An older schema sealed what names an owner now.
+async fn i5_ciphertext_is_no_owner<B: Backend>() {
+    let db = B::make().await;
+    let sealed_id = event("LoggedIn").version(1).protect(&["/customer"], Owner::Aggregate);
+    let older = db.prepared(Schemas::new([sealed_id]).unwrap()).await;
+    let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"customer":"ada"}"#).with_metadata(metadata_of("x"));
+    db.append(&older, "1", &[logged_in]).await;
+    let function = Owner::by("Customer", "who", |event| Some(event.payload()["customer"].as_str()?.to_owned()));
+    for owner in [eventseal::subject("Customer", "/customer"), function] {
+        let newer = event("LoggedIn").version(1).protect_metadata(&["/ip"], owner);
+        let newer = Schemas::builder([newer]).accept_plaintext("LoggedIn").build().unwrap();
+        let done = db.backfill(&db.process(newer), &BackfillOptions::default()).await.unwrap();
+        assert_eq!((done.sealed, done.skipped), (0, 1), "{done:?}");
+    }
+}
+
+async fn i17_metadata_of_unregistered_types_are_found_and_sealed<B: Backend>() {
+    let of_all = || {
+        let schemas = Schemas::builder([event("Known").version(1)]).allow_unknown_types();
+        schemas.protect_metadata(&["/ip", "/seen/*/agent"], actor())
+    };
+    let db = B::make().await;
+    db.append_bare("1", &[NewEvent::raw("Foreign", 1, "{}").with_metadata(metadata_of("ada"))]).await;
+    let strict = db.prepared(of_all().build().unwrap()).await;
+    assert!(db.read(&strict, "1").await.is_err());
+    let mut connection = db.connect().await.unwrap();
+    let found = strict.verify(db.connection(&mut connection), &[], &VerifyOptions::default(), &mut |_| {}).await;
+    let found = found.unwrap();
+    assert_eq!(found.findings[0].kind, VerifyFindingKind::Plaintext, "{found:?}");
+    assert_eq!(found.unregistered, 1);
+    drop(connection);
+    let census = db.census(&strict, &CensusOptions::default()).await;
+    assert_eq!(census.rows[0].protection.unwrap().plaintext, 1);
+    let accepting = db.process(of_all().accept_plaintext("Foreign").build().unwrap());
+    assert_eq!(seen(&db.read(&accepting, "1").await.unwrap()[0]).0["ip"], IP);
+    assert_eq!(db.backfill(&accepting, &BackfillOptions::default()).await.unwrap().sealed, 1);
+    assert!(is_hidden(&db).await);
+    db.shred(&strict, "ada").await;
+    assert_eq!(seen(&db.read(&strict, "1").await.unwrap()[0]).1.len(), 2);
+}
+
+async fn odd_numbers_stop_no_backfill<B: Backend>() {
+    let db = B::make().await;
+    let odd = r#"{"n":1e400,"wide":123456789012345678901234567890,"ip":"192.0.2.77","actor":{"id":"ada"}}"#;
+    db.append_bare("1", &[NewEvent::raw("LoggedIn", 1, "{}").with_metadata(odd)]).await;
+    let store = db.prepared(accepting()).await;
+    assert_eq!(db.backfill(&store, &BackfillOptions::default()).await.unwrap().sealed, 1);
+    assert!(is_hidden(&db).await);
+}
+
+#[tokio::test]
+async fn i15_an_export_without_metadata_says_that_it_lacks_some() {
+    let db = <support::Memory as Backend>::make().await;
+    let store = db.prepared(schemas()).await;
+    db.append(&store, "1", &[login("1", "ada")]).await;
+    let mut connection = db.connect().await.unwrap();
+    let mut options = ExportOptions::default();
+    options.metadata = false;
+    let scope = KeyScope::new("Customer", "ada");
+    let mut sink = |item: ExportItem<'_>| {
+        let ExportItem::Event(event) = item else { panic!("it can be read") };
+        assert!(event.stored.metadata.is_none());
+        Ok(())
+    };
+    let connection = db.connection(&mut connection);
+    let exported = store.export(connection, &scope, &options, &mut sink, &mut |_| {}).await.unwrap();
+    assert_eq!((exported.fields, exported.withheld, exported.is_complete()), (0, 2, false));
 }

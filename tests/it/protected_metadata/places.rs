@@ -72,3 +72,46 @@ async fn i8_parts_of_a_split_and_steps_of_the_payload_keep_the_metadata() {
         assert_eq!((seen(part).0["ip"].clone(), seen(part).1), (Value::Null, vec!["/ip"]));
     }
 }
+
+#[tokio::test]
+async fn i4_elements_that_a_step_reverses_are_not_mixed_up() {
+    let step = |metadata: Option<Value>, _: &StepContext<'_>| -> Stepped {
+        let mut metadata = metadata.unwrap();
+        metadata["seen"].as_array_mut().unwrap().reverse();
+        Ok(Some(metadata))
+    };
+    let of_each = |version: eventseal::schema::EventSchema| {
+        version.protect_metadata(&["/seen/*/agent"], eventseal::metadata("Customer", "/seen/*/id"))
+    };
+    let met = of_each(event("Met").version(1));
+    let world = World::new();
+    let writer = world.store(Schemas::new([met]).unwrap()).await;
+    let metadata = r#"{"seen":[{"id":"ada","agent":"curl"},{"id":"eve","agent":null}]}"#;
+    world.append(&writer, "1", &[NewEvent::raw("Met", 1, "{}").with_metadata(metadata)]).await;
+    world.shred(&writer, "ada").await;
+    let met = of_each(of_each(event("Met").version(1)).version(2));
+    let met = met.change(1, Changes::new()).upcast_metadata(1, step);
+    let reader = world.store(Schemas::new([met]).unwrap()).await;
+    assert_eq!(seen(&world.read(&reader, "1").await.unwrap()[0]).1, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn i7_no_step_is_given_sealed_metadata() {
+    let newer = schema().version(2).protect_same_as(1).change(1, Changes::new());
+    let schemas = Schemas::new([newer]).unwrap();
+    let sealer = eventseal::Sealer::new(
+        eventseal::memory::MemoryKeys::new(),
+        eventseal::Keyring::generate("main").unwrap(),
+        Schemas::new([schema()]).unwrap(),
+    );
+    let world = World::new();
+    sealer.keys().prepare(&mut world.db.begin()).await.unwrap();
+    let (order, mut tx) = (eventseal::aggregate("Order", "1"), world.db.begin());
+    let only_metadata = NewEvent::raw("LoggedIn", 1, "{}").with_metadata(metadata_of("ada"));
+    let sealed = sealer.seal(&mut tx, &order, &[only_metadata]).await.unwrap()[0].clone();
+    let (version, position) = (eventseal::AggregateVersion::FIRST, eventseal::GlobalPosition::START);
+    let stored = eventseal::PersistedEvent::from_new(order, version, position, sealed);
+    assert!(!stored.is_sealed() && stored.has_sealed_metadata());
+    assert!(schemas.step_once(&stored).unwrap_err().to_string().contains("in the metadata"));
+    assert!(stored.decode_metadata::<Value>().unwrap_err().to_string().contains("in the metadata"));
+}

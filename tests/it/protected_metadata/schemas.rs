@@ -68,6 +68,40 @@ fn what_is_right_is_built() {
     assert_eq!(problems([several.pad_metadata_to("/ip", 64)]), Vec::<String>::new());
 }
 
+/// Versions that share protection, and declarations that meet, keep all of it.
+#[tokio::test]
+async fn i2_no_protection_of_metadata_is_lost_where_declarations_meet() {
+    let old = || event("Met").version(1).protect_metadata(&["/ip"], actor()).redact_metadata_as("/ip", "unknown");
+    let agent = |schema: EventSchema| schema.protect_metadata(&["/agent"], actor());
+    let places = |schemas: &Schemas, version: usize| -> Vec<String> {
+        let places = schemas.versions()[version].protected_metadata.iter();
+        let mut places: Vec<String> = places.map(|place| format!("{} {}", place.pointer, place.stand_in)).collect();
+        places.sort();
+        places
+    };
+    let both = ["/agent null", "/ip \"unknown\""];
+    let next = |schema: EventSchema| schema.change(1, Changes::new());
+    let same = Schemas::new([next(agent(old().version(2).protect_same_as(1)))]).unwrap();
+    assert_eq!(places(&same, 1), both);
+    let of_two = agent(old().version(2)).change(1, Changes::new()).version(3).protect_same_as(1).protect_same_as(2);
+    assert_eq!(places(&Schemas::new([of_two.change(2, Changes::new())]).unwrap(), 2), both);
+    let contradicts = next(old().version(2).protect_same_as(1).metadata_in_the_clear("why"));
+    assert!(!problems([contradicts]).is_empty());
+
+    let login = || LoggedIn::schema().unwrap();
+    for twice in [
+        [login(), login().protect_metadata(&["/ip"], actor())],
+        [login().protect_metadata(&["/ip"], actor()), login()],
+        [login().protect_metadata(&["/ip"], actor()), login().protect_metadata(&["/ip"], actor())],
+    ] {
+        let first = LoggedInV1::schema().unwrap().protect_metadata(&["/ip"], actor());
+        let schemas = Schemas::new(twice.into_iter().chain([first])).unwrap();
+        assert!(schemas.versions().iter().all(|version| version.protected_metadata.len() == 1));
+    }
+    let differ = [login().protect_metadata(&["/ip"], actor()), login().protect_metadata(&["/agent"], actor())];
+    assert!(Schemas::new(differ).is_err());
+}
+
 #[test]
 fn the_registry_and_the_lock_say_what_is_protected_in_the_metadata() {
     let schemas = Schemas::new([schema().protect_metadata(&["/by"], caller("Customer"))]).unwrap();

@@ -12,8 +12,7 @@ fn arguments(statement: &str) -> String {
         each(|row| format!("'o{row}'"))
     );
     let replacements = format!(
-        "{positions}, ARRAY[{}], array_fill('{{}}'::bytea, ARRAY[20]), array_fill('x'::bytea, ARRAY[20]), \
-         array_fill(NULL::text, ARRAY[20]), array_fill(NULL::text, ARRAY[20])",
+        "{positions}, ARRAY[{}], array_fill('{{}}'::bytea, ARRAY[20]), array_fill('x'::bytea, ARRAY[20])",
         each(|row| format!("md5('{row}')::uuid"))
     );
     match statement {
