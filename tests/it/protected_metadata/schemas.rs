@@ -74,8 +74,9 @@ async fn i2_no_protection_of_metadata_is_lost_where_declarations_meet() {
     let old = || event("Met").version(1).protect_metadata(&["/ip"], actor()).redact_metadata_as("/ip", "unknown");
     let agent = |schema: EventSchema| schema.protect_metadata(&["/agent"], actor());
     let places = |schemas: &Schemas, version: usize| -> Vec<String> {
-        let places = schemas.versions()[version].protected_metadata.iter();
-        let mut places: Vec<String> = places.map(|place| format!("{} {}", place.pointer, place.stand_in)).collect();
+        let places = schemas.versions().swap_remove(version).protected_metadata;
+        let mut places: Vec<String> =
+            places.iter().map(|place| format!("{} {}", place.pointer, place.stand_in)).collect();
         places.sort();
         places
     };
