@@ -197,7 +197,9 @@ pub use eventseal_derive::{Event, EventPart, Events, Scope};
 pub mod __private {
     pub use crate::event::PayloadType;
     pub use crate::schema::declare::Owner;
-    pub use crate::schema::layout::{Body, FieldLayout, OwnerRule, Rules, Tagging, TypeLayout, VariantLayout};
+    pub use crate::schema::layout::{
+        Body, FieldLayout, OwnerRule, Rules, StandInRule, Tagging, TypeLayout, VariantLayout,
+    };
     pub use crate::schema::scope::Scope;
     pub use crate::schema::typed::{Twice, catch_all, decode, encode, schema, schema_after, unexpected_type};
     pub use serde_json::Value;

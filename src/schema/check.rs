@@ -20,7 +20,7 @@ use crate::schema::check::decoders::check_decoders;
 use crate::schema::check::decoders::decoded_into;
 use crate::schema::check::kinds::check_kinds;
 use crate::schema::check::protection::{check_carried, check_change};
-use crate::schema::declare::{EventSchema, FieldDecl, Owner, StepDecl, VersionDecl};
+use crate::schema::declare::{EventSchema, FieldDecl, Owner, StandInDecl, StepDecl, VersionDecl};
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Changes;
@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 const MAX_PAD: usize = 65_536;
+/// What stands in for a value if nothing else is declared.
+const NO_STAND_IN: &str = "null";
 
 /// Checks a set of schemas and compiles it.
 pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
@@ -374,13 +376,21 @@ impl CheckVersion<'_> {
                 place: Some(JsonPointer::root()),
                 owner,
                 pad: PAD,
-                stand_in: "null".into(),
+                stand_in: NO_STAND_IN.into(),
+                stand_in_by: None,
             });
         }
         for (pointer, stand_in) in &version.stand_ins {
-            match find(&mut plan, pointer) {
-                Some(field) => field.stand_in = stand_in.to_string().into(),
-                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
+            match (find(&mut plan, pointer), stand_in) {
+                (Some(field), StandInDecl::Value(stand_in)) => {
+                    (field.stand_in, field.stand_in_by) = (stand_in.to_string().into(), None);
+                }
+                (Some(Field { pattern: None, .. }), StandInDecl::Computed(_)) => self.add(SchemaProblem::ComputedWhole),
+                (Some(field), StandInDecl::Computed(by)) => {
+                    (field.stand_in, field.stand_in_by) = (NO_STAND_IN.into(), Some(by.clone()));
+                    self.function(by.name());
+                }
+                (None, _) => self.add(SchemaProblem::NotProtected(pointer.clone())),
             }
         }
         for (pointer, pad) in &version.pads {
@@ -412,7 +422,7 @@ impl CheckVersion<'_> {
         }
         let owner = self.owner(field, Some(&pattern), plan);
         let place = (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[])));
-        Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: "null".into() })
+        Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: NO_STAND_IN.into(), stand_in_by: None })
     }
 
     fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, plan: &mut Plan) -> FieldOwner {

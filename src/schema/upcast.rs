@@ -9,7 +9,7 @@ mod sealed;
 pub(in crate::schema) mod step;
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{Part, PersistedEvent, Sealed};
+use crate::event::{EventRef, Part, PersistedEvent, Sealed};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Pattern, Places};
 use crate::schema::type_version::TypeVersion;
@@ -19,7 +19,9 @@ use crate::schema::upcast::redaction::{Before, Beside, Owners};
 use crate::schema::upcast::sealed::{AfterStep, BeforeStep, SealedBy, outermost};
 use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
 use crate::schema::{ReadAs, Schemas, VersionSchema};
+use crate::seal::in_the_clear::Hidden;
 use crate::seal::plan::Plan;
+use crate::seal::stand_in::StandIns;
 use serde_json::Value;
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -227,11 +229,11 @@ impl Schemas {
         };
         let mut next = next.map_err(fail)?;
         for moved in &mut next {
-            let Some(plan) = self.plan_of(moved) else { continue };
-            if plan.whole.is_none() && !moved.payload.is_object() {
+            let Some(schema) = moved.at.find(&self.types) else { continue };
+            if schema.plan.whole.is_none() && !moved.payload.is_object() {
                 return Err(fail(Failure::new("it did not return a JSON object")));
             }
-            moved.put_stand_ins(plan);
+            moved.put_stand_ins(schema, event);
         }
         Ok(next)
     }
@@ -406,11 +408,36 @@ impl<'a> Moving<'a> {
         event
     }
 
-    /// Puts the plan's stand-ins at the redacted places that it protects.
-    fn put_stand_ins(&mut self, plan: &'a Plan) {
-        if !self.redacted.is_empty() {
-            let stand_in = |place: &JsonPointer| plan.field_at(place).map(|field| &*field.stand_in);
-            self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
+    /// Puts the stand-ins of this version at the redacted places that it protects.
+    fn put_stand_ins(&mut self, schema: &'a VersionSchema, event: &PersistedEvent) {
+        if self.redacted.is_empty() {
+            return;
+        }
+        let plan = &schema.plan;
+        // Functions see the payload as it is now, so that they see the same in a copy that is rewritten like this.
+        let before = plan.computes_stand_ins().then(|| (self.payload.bytes(), self.metadata.bytes()));
+        let stand_ins = before.as_ref().map(|(payload, metadata)| {
+            let metadata = metadata.as_deref().filter(|_| !self.metadata.may_hide(event));
+            let now = EventRef { text: payload, beside: metadata, ..event.as_stored() };
+            StandIns::hiding(plan, now, self.hidden(event))
+        });
+        let stand_in = |place: &JsonPointer| {
+            let field = plan.field_at(place)?;
+            let computed = stand_ins.as_ref().zip(field.stand_in_by.as_ref());
+            Some(match computed {
+                Some((stand_ins, function)) => Node::Parsed(stand_ins.computed_by(function)),
+                None => Node::Text(&field.stand_in),
+            })
+        };
+        self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
+    }
+
+    /// What functions must not see: places that are or were sealed, whatever this version protects.
+    fn hidden(&self, event: &PersistedEvent) -> Hidden {
+        let sealed_metadata = event.sealed_metadata.places().into_iter().map(|(place, _)| place);
+        Hidden {
+            here: self.redacted.iter().chain(self.sealed.keys()).cloned().collect(),
+            beside: event.redacted_metadata.iter().cloned().chain(sealed_metadata).collect(),
         }
     }
 }
