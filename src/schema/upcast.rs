@@ -58,6 +58,8 @@ struct Moving<'a> {
     /// Sorted.
     redacted: Vec<JsonPointer>,
     sealed: SealedBy,
+    /// Where something was sealed before steps that can't say where they put it.
+    lost: Vec<JsonPointer>,
     metadata: Rc<Metadata<'a>>,
     /// So far, every step knew exactly which places are redacted.
     is_exact: bool,
@@ -267,6 +269,7 @@ impl<'a> Transit<'_, 'a> {
             payload,
             redacted: Vec::new(),
             sealed: SealedBy::new(),
+            lost: self.from.lost.clone(),
             metadata: Rc::clone(&self.metadata),
             is_exact: self.from.is_exact,
         }
@@ -366,6 +369,7 @@ impl<'a> Transit<'_, 'a> {
     /// Finds out which places are redacted after a function that can't say so itself.
     fn find_redacted(&self, moved: &mut Moving<'_>, payload: &Value, before: &Before<'_>, is_split: bool) {
         moved.is_exact = false;
+        moved.lost.extend(self.from.sealed_places().cloned());
         let Some(plan) = self.schemas.plan_of(moved) else { return };
         let mut found = before.redacted_after(payload, plan, self.owners, self.beside, is_split);
         // A step may read a `Sensitive` with plain serde, which takes a live null for a redaction.
@@ -384,6 +388,7 @@ impl<'a> Moving<'a> {
             payload: std::str::from_utf8(payload).map_or(Node::Opaque(payload), Node::Text),
             redacted,
             sealed: std::mem::take(&mut event.sealed).places().into_iter().collect(),
+            lost: Vec::new(),
             metadata: Rc::new(Metadata::stored(metadata)),
             is_exact: true,
         }
@@ -432,11 +437,16 @@ impl<'a> Moving<'a> {
         self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
     }
 
+    /// Where something is sealed, or was and is erased.
+    fn sealed_places(&self) -> impl Iterator<Item = &JsonPointer> {
+        self.redacted.iter().chain(self.sealed.keys())
+    }
+
     /// What functions must not see: places that are or were sealed, whatever this version protects.
     fn hidden(&self, event: &PersistedEvent) -> Hidden {
         let sealed_metadata = event.sealed_metadata.places().into_iter().map(|(place, _)| place);
         Hidden {
-            here: self.redacted.iter().chain(self.sealed.keys()).cloned().collect(),
+            here: self.sealed_places().chain(&self.lost).cloned().collect(),
             beside: event.redacted_metadata.iter().cloned().chain(sealed_metadata).collect(),
         }
     }

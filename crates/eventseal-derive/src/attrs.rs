@@ -26,16 +26,14 @@ impl Rules {
                 return twice();
             }
             self.owner = Some(meta.value()?.parse()?);
-        } else if meta.path.is_ident("redact_as") {
+        } else if meta.path.is_ident("redact_as") || meta.path.is_ident("redact_with") {
             if self.stand_in.is_some() {
-                return twice();
+                return Err(meta.error("it has a stand-in already: keep one `redact_as` or `redact_with`"));
             }
-            self.stand_in = Some(StandIn::Value(meta.value()?.parse::<TokenStreamUntilComma>()?.0));
-        } else if meta.path.is_ident("redact_with") {
-            if self.stand_in.is_some() {
-                return twice();
-            }
-            self.stand_in = Some(StandIn::Computed(meta.value()?.parse()?));
+            self.stand_in = Some(match meta.path.is_ident("redact_as") {
+                true => StandIn::Value(meta.value()?.parse::<TokenStreamUntilComma>()?.0),
+                false => StandIn::Computed(meta.value()?.parse()?),
+            });
         } else if meta.path.is_ident("pad_to") {
             if self.pad.is_some() {
                 return twice();
@@ -103,8 +101,8 @@ pub(crate) struct OfEvent {
     pub(crate) previous: Option<(syn::Type, bool)>,
 }
 
-const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …` and `crate = …`; `type`, `version` \
-    and `previous` are for derive(Event)";
+const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …` and `crate = …`; \
+    `type`, `version` and `previous` are for derive(Event)";
 const FOR_AN_EVENT: &str = "an event takes `type = \"…\"`, `version = 1`, `previous = …` or `try_previous = …`, \
     `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …` and `crate = …`";
 const FOR_A_FIELD: &str =
