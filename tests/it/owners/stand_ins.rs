@@ -9,7 +9,7 @@ use eventseal::{
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
-use support::backend::{Backend, payloads};
+use support::backend::Backend;
 use support::world::{json_of, pointers};
 use support::{KEYRING, customer, on_every_database};
 
@@ -56,6 +56,10 @@ fn clear() -> Value {
         "metadata": { "actor": "eve", "trace": { "secret": "Ada" } },
         "payload": { "customer": "1", "n": 2, "lines": [{}, { "n": 1 }, {}], "extra": { "secret": "Ada" } },
     })
+}
+
+fn text(event: &PersistedEvent) -> String {
+    String::from_utf8(event.payload.clone()).unwrap()
 }
 
 fn metadata_of(event: &PersistedEvent) -> Value {
@@ -190,7 +194,7 @@ async fn i4_an_event_whose_stand_in_cannot_be_computed_stays_readable<B: Backend
         };
         let expected = [("2", "5"), ("0", "null"), ("1e400", "null")];
         let expected = expected.map(|(n, name)| format!(r#"{{"customer":"1","name":{name},"n":{n}{more}}}"#));
-        assert_eq!(payloads(&read), expected);
+        assert_eq!(read.iter().map(text).collect::<Vec<_>>(), expected);
         assert!(read.iter().all(|event| pointers(event) == ["/name"]));
         let logged = log.text();
         assert!(logged.contains("panicked") && logged.contains("serde_json") && logged.contains("ten-v1"), "{logged}");
@@ -211,8 +215,7 @@ async fn i4_a_stand_in_that_looks_like_a_value_decodes_as_redacted<B: Backend>()
     db.shred(&store, "1").await;
     let read = db.read(&store, "1").await.unwrap();
     let decoded: Vec<Registered> = read.iter().map(|event| event.decode().unwrap()).collect();
-    let payload = |event: &PersistedEvent| payloads(std::slice::from_ref(event))[0].replace(r#""1""#, r#""2""#);
-    assert_eq!(payload(&read[0]), payload(&read[1]), "they look the same");
+    assert_eq!(text(&read[0]).replace(r#""1""#, r#""2""#), text(&read[1]), "they look the same");
     for (registered, is_redacted) in decoded.iter().zip([true, false]) {
         let values = [&registered.name, &registered.note, &registered.address.street];
         assert_eq!(values.map(|value| *value == Sensitive::Redacted), [is_redacted; 3]);
