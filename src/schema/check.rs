@@ -380,8 +380,23 @@ impl CheckVersion<'_> {
                 stand_in_by: None,
             });
         }
+        self.stand_ins(version, &mut plan);
+        for (pointer, pad) in &version.pads {
+            if *pad == 0 || !pad.is_multiple_of(PAD) || *pad > MAX_PAD {
+                self.add(SchemaProblem::Pad(*pad));
+            }
+            match find(&mut plan, pointer) {
+                Some(field) => field.pad = *pad,
+                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
+            }
+        }
+        plan.compile()
+    }
+
+    /// Notes the stand-ins that a version declares.
+    fn stand_ins(&mut self, version: &VersionDecl, plan: &mut Plan) {
         for (pointer, stand_in) in &version.stand_ins {
-            match (find(&mut plan, pointer), stand_in) {
+            match (find(plan, pointer), stand_in) {
                 (Some(field), StandInDecl::Value(stand_in)) => {
                     (field.stand_in, field.stand_in_by) = (stand_in.to_string().into(), None);
                 }
@@ -393,16 +408,6 @@ impl CheckVersion<'_> {
                 (None, _) => self.add(SchemaProblem::NotProtected(pointer.clone())),
             }
         }
-        for (pointer, pad) in &version.pads {
-            if *pad == 0 || !pad.is_multiple_of(PAD) || *pad > MAX_PAD {
-                self.add(SchemaProblem::Pad(*pad));
-            }
-            match find(&mut plan, pointer) {
-                Some(field) => field.pad = *pad,
-                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
-            }
-        }
-        plan.compile()
     }
 
     fn field(&mut self, field: &FieldDecl, plan: &mut Plan) -> Option<Field> {

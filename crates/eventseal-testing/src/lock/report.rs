@@ -257,14 +257,7 @@ impl fmt::Display for ChangeKind {
             Self::StandIn { pointer, was, is } => {
                 write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: {STAND_IN_ADVICE}")
             }
-            Self::StandInBy { pointer, was, is } => {
-                let shown = |name: &Option<String>| match name {
-                    Some(name) => format!("computed by {name}"),
-                    None => "a fixed one".to_owned(),
-                };
-                let (was, is) = (shown(was), shown(is));
-                write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: {STAND_IN_ADVICE}")
-            }
+            Self::StandInBy { pointer, was, is } => stand_in_by(pointer, was.as_deref(), is.as_deref(), f),
             Self::Step { was: None, is: Some(step) } => {
                 write!(f, "a step from it is new ({step}), and not recorded yet")
             }
@@ -281,6 +274,14 @@ impl fmt::Display for ChangeKind {
             | Self::NotTraced { .. } => self.fmt_of_type(f),
         }
     }
+}
+
+/// Prints that another function computes a stand-in.
+fn stand_in_by(pointer: &str, was: Option<&str>, is: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let shown =
+        |name: Option<&str>| name.map_or_else(|| "a fixed one".to_owned(), |name| format!("computed by {name}"));
+    let (was, is) = (shown(was), shown(is));
+    write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: {STAND_IN_ADVICE}")
 }
 
 /// Prints that events which are stored without a version are read as another one.
