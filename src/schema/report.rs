@@ -42,7 +42,7 @@ pub struct ProtectedPlace {
     /// The stand-in for the value once its keys are shredded: `null`, unless
     /// [`redact_as`](crate::schema::EventSchema::redact_as) says otherwise. `null` too if a function computes it.
     pub stand_in: Value,
-    /// The function of [`redact_with`](crate::schema::EventSchema::redact_with) that computes the stand-in, if one does.
+    /// The function of [`redact_with`](crate::schema::EventSchema::redact_with) that computes the stand-in, if any.
     pub stand_in_by: Option<StandInFn>,
 }
 

@@ -1,4 +1,4 @@
-//! What stands in for erased values: a text of the schema, or what a function computes from what is stored in the clear.
+//! What stands in for erased values: a text of the schema, or what a function computes from what is in the clear.
 
 use crate::event::EventRef;
 use crate::json::pointer::JsonPointer;
