@@ -62,6 +62,11 @@ pub(crate) struct EventRef<'a> {
 }
 
 impl<'a> EventRef<'a> {
+    /// The other document, if there is one.
+    pub(crate) fn other(self) -> Option<Self> {
+        Some(Self { document: self.document.other(), text: self.beside?, beside: Some(self.text), ..self })
+    }
+
     /// This document with another text.
     pub(crate) fn with_text(self, text: &'a [u8]) -> Self {
         Self { text, ..self }

@@ -84,9 +84,7 @@
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
 //! 7. To protect metadata, see [`protect_metadata`](schema::SchemasBuilder::protect_metadata). To seal values that are
-//! in    no event, such as columns of a read model, see [`values`]; to look up what is sealed, see [`blind_index`]; to
-//! keep
-//!    states of aggregates, see [`snapshots`].
+//!    in no event, such as columns of a read model, see [`values`]. To look up what is sealed, see [`blind_index`].
 //! 8. To keep the states of aggregates, so that not all events are folded again, see [`snapshots`].
 //! 9. To run it, from set-up to emergencies, read the guides in [`manual`].
 //!
@@ -203,7 +201,9 @@ pub use eventseal_derive::{Event, EventPart, Events, Scope};
 pub mod __private {
     pub use crate::event::PayloadType;
     pub use crate::schema::declare::Owner;
-    pub use crate::schema::layout::{Body, FieldLayout, OwnerRule, Rules, Tagging, TypeLayout, VariantLayout};
+    pub use crate::schema::layout::{
+        Body, FieldLayout, OwnerRule, Rules, StandInRule, Tagging, TypeLayout, VariantLayout,
+    };
     pub use crate::schema::scope::Scope;
     pub use crate::schema::typed::{Twice, catch_all, decode, encode, schema, schema_after, unexpected_type};
     pub use serde_json::Value;

@@ -21,6 +21,7 @@ pub(crate) mod upcast;
 pub use crate::event::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use crate::seal::in_the_clear::{InTheClear, OwnerFn};
 pub use crate::seal::normalize::NormalizeFn;
+pub use crate::seal::stand_in::StandInFn;
 pub use builder::SchemasBuilder;
 pub use declare::EventSchema;
 pub use layout::{IsId, Layout, NoId, OwnerId};

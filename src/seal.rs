@@ -1,7 +1,8 @@
 //! The sealing engine. It turns plaintext payloads and keys into sealed payloads, and back. It does no I/O.
 //!
 //! - [`plan`] says what is protected, and `owner` whose keys protect it. [`normalize`] spells ids in one way.
-//! - [`in_the_clear`] is what functions see that name owners.
+//! - [`in_the_clear`] is what functions see that name owners or compute stand-ins.
+//! - [`stand_in`] is what readers get in place of erased values.
 //! - [`scan`](crate::json::scan) finds the protected values in a payload.
 //! - [`sealing`] and [`opening`] replace the values where they stand.
 //! - [`format`](mod@format) reads and writes the header. [`binding`] computes what the header is bound to.
@@ -22,5 +23,6 @@ pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod sealing;
 pub(crate) mod snapshot;
+pub(crate) mod stand_in;
 pub(crate) mod token;
 pub(crate) mod value;

@@ -31,11 +31,14 @@ pub enum Spelling {
     Function(SpellingFn),
 }
 
+/// Spells a value.
+type Spell = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// A named function that spells values: see [`Spelling::by`].
 #[derive(Clone)]
 pub struct SpellingFn {
     name: Arc<str>,
-    function: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    function: Arc<Spell>,
 }
 
 impl Spelling {

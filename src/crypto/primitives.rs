@@ -151,7 +151,7 @@ impl IndexKey {
         }
         let mut hash = mac.finalize().into_bytes().to_vec();
         hash.truncate(usize::from(bits).div_ceil(8));
-        if let Some(last) = hash.last_mut().filter(|_| bits % 8 != 0) {
+        if let Some(last) = hash.last_mut().filter(|_| !bits.is_multiple_of(8)) {
             *last &= 0xff << (8 - bits % 8);
         }
         hash

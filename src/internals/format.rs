@@ -84,6 +84,7 @@ impl Protection {
                 owner: FieldOwner::Aggregate { kind: Some(of.scope_kind.into()) },
                 pad: of.pad,
                 stand_in: of.stand_in.into(),
+                stand_in_by: None,
             });
         }
         Ok(Self { plans: Plans::Unchecked(Box::new(plan.compile())), of: EventDocument::Payload })

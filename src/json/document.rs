@@ -144,12 +144,12 @@ impl<'a> Node<'a> {
         &mut self,
         places: &Places,
         place: &mut String,
-        stand_in: &dyn Fn(&JsonPointer) -> Option<&'a str>,
+        stand_in: &dyn Fn(&JsonPointer) -> Option<Self>,
     ) {
         if places.is_place()
-            && let Some(text) = stand_in(&JsonPointer::new_unchecked(place.as_str()))
+            && let Some(node) = stand_in(&JsonPointer::new_unchecked(place.as_str()))
         {
-            *self = Self::Text(text);
+            *self = node;
             return;
         }
         if !places.leads_on() || self.expand().is_err() {

@@ -7,6 +7,8 @@ use crate::schema::check::decoders::Decoder;
 use crate::schema::declare::{EventSchema, Owner, VersionDecl};
 use crate::schema::problem::SchemaErrors;
 use crate::schema::typed::Events;
+use crate::seal::in_the_clear::InTheClear;
+use crate::seal::stand_in::StandInFn;
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
@@ -96,7 +98,18 @@ impl SchemasBuilder {
 
     /// As [`EventSchema::redact_metadata_as`], for what is protected in the metadata of all events.
     pub fn redact_metadata_as(mut self, pointer: &str, stand_in: impl Into<Value>) -> Self {
-        self.metadata.stand_ins.push((pointer.to_owned(), stand_in.into()));
+        self.metadata.redact_as(pointer, stand_in.into());
+        self
+    }
+
+    /// As [`EventSchema::redact_metadata_with`], for what is protected in the metadata of all events.
+    pub fn redact_metadata_with(
+        mut self,
+        pointer: &str,
+        name: impl Into<Arc<str>>,
+        function: impl Fn(&InTheClear<'_>) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        self.metadata.redact_with(pointer, StandInFn::new(name, function));
         self
     }
 

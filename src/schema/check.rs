@@ -20,7 +20,7 @@ use crate::schema::check::decoders::check_decoders;
 use crate::schema::check::decoders::decoded_into;
 use crate::schema::check::kinds::check_kinds;
 use crate::schema::check::protection::{check_carried, check_change};
-use crate::schema::declare::{EventSchema, FieldDecl, Owner, StepDecl, VersionDecl};
+use crate::schema::declare::{EventSchema, FieldDecl, Owner, StandInDecl, StepDecl, VersionDecl};
 use crate::schema::problem::{SchemaError, SchemaErrors, SchemaProblem};
 use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, Step};
@@ -32,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 const MAX_PAD: usize = 65_536;
+/// What stands in for a value if nothing else is declared.
+const NO_STAND_IN: &str = "null";
 
 /// Checks a set of schemas and compiles it.
 pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
@@ -372,15 +374,11 @@ impl CheckVersion<'_> {
                 place: Some(JsonPointer::root()),
                 owner,
                 pad: PAD,
-                stand_in: "null".into(),
+                stand_in: NO_STAND_IN.into(),
+                stand_in_by: None,
             });
         }
-        for (pointer, stand_in) in &version.stand_ins {
-            match find(&mut plan, pointer) {
-                Some(field) => field.stand_in = stand_in.to_string().into(),
-                None => self.add(SchemaProblem::NotProtected(pointer.clone())),
-            }
-        }
+        self.stand_ins(version, &mut plan);
         for (pointer, pad) in &version.pads {
             if *pad == 0 || !pad.is_multiple_of(PAD) || *pad > MAX_PAD {
                 self.add(SchemaProblem::Pad(*pad));
@@ -391,6 +389,23 @@ impl CheckVersion<'_> {
             }
         }
         plan.compile()
+    }
+
+    /// Notes the stand-ins that a version declares.
+    fn stand_ins(&mut self, version: &VersionDecl, plan: &mut Plan) {
+        for (pointer, stand_in) in &version.stand_ins {
+            match (find(plan, pointer), stand_in) {
+                (Some(field), StandInDecl::Value(stand_in)) => {
+                    (field.stand_in, field.stand_in_by) = (stand_in.to_string().into(), None);
+                }
+                (Some(Field { pattern: None, .. }), StandInDecl::Computed(_)) => self.add(SchemaProblem::ComputedWhole),
+                (Some(field), StandInDecl::Computed(by)) => {
+                    (field.stand_in, field.stand_in_by) = (NO_STAND_IN.into(), Some(by.clone()));
+                    self.function(by.name());
+                }
+                (None, _) => self.add(SchemaProblem::NotProtected(pointer.clone())),
+            }
+        }
     }
 
     fn field(&mut self, field: &FieldDecl, plan: &mut Plan) -> Option<Field> {
@@ -410,7 +425,7 @@ impl CheckVersion<'_> {
         }
         let owner = self.owner(field, Some(&pattern), plan);
         let place = (pattern.stars() == 0).then(|| JsonPointer::new_unchecked(pattern.at(&[])));
-        Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: "null".into() })
+        Some(Field { pattern: Some(pattern), place, owner, pad: PAD, stand_in: NO_STAND_IN.into(), stand_in_by: None })
     }
 
     fn owner(&mut self, field: &FieldDecl, pattern: Option<&Pattern>, plan: &mut Plan) -> FieldOwner {

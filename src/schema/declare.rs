@@ -10,9 +10,12 @@ use crate::schema::problem::SchemaProblem;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, SplitPart, Step, StepContext, metadata_step};
+use crate::seal::in_the_clear::InTheClear;
+use crate::seal::stand_in::StandInFn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Declares an event type: its versions, what each protects, and the steps between them.
 ///
@@ -62,8 +65,8 @@ pub(crate) struct VersionDecl {
     /// The whole payload is protected more than once.
     pub(crate) whole_twice: bool,
     pub(crate) same_as: Vec<u32>,
-    /// The stand-ins that `redact_as` declared, by pointer.
-    pub(crate) stand_ins: Vec<(String, Value)>,
+    /// The stand-ins that `redact_as` and `redact_with` declared, by pointer.
+    pub(crate) stand_ins: Vec<(String, StandInDecl)>,
     pub(crate) pads: Vec<(String, usize)>,
     /// What is protected in the metadata, declared as for payloads.
     pub(crate) metadata: Option<Box<VersionDecl>>,
@@ -73,7 +76,22 @@ pub(crate) struct VersionDecl {
     pub(crate) problems: Vec<SchemaProblem>,
 }
 
+/// A stand-in that was declared.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum StandInDecl {
+    Value(Value),
+    Computed(StandInFn),
+}
+
 impl VersionDecl {
+    pub(crate) fn redact_as(&mut self, pointer: &str, stand_in: Value) {
+        self.stand_ins.push((pointer.to_owned(), StandInDecl::Value(stand_in)));
+    }
+
+    pub(crate) fn redact_with(&mut self, pointer: &str, function: StandInFn) {
+        self.stand_ins.push((pointer.to_owned(), StandInDecl::Computed(function)));
+    }
+
     pub(crate) fn protect(&mut self, pointers: &[&str], owner: &Owner) {
         self.names_nothing |= pointers.is_empty();
         let field = |pointer: &&str| FieldDecl { pointer: (*pointer).to_owned(), owner: owner.clone() };
@@ -180,7 +198,56 @@ impl EventSchema {
     /// Without it, the stand-in is `null`. For the whole payload, the pointer is `""`.
     pub fn redact_as(self, pointer: &str, stand_in: impl Into<Value>) -> Self {
         let stand_in = stand_in.into();
-        self.in_version(|version| version.stand_ins.push((pointer.to_owned(), stand_in)))
+        self.in_version(|version| version.redact_as(pointer, stand_in))
+    }
+
+    /// As [`redact_as`](Self::redact_as), with a stand-in that a function computes from what is stored [in the
+    /// clear](InTheClear): the aggregate, the metadata and the payload, without their protected places.
+    ///
+    /// ```
+    /// # use eventseal::{NewEvent, Owner, Schemas, aggregate, event};
+    /// # use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
+    /// # use eventseal::{EventStore, EventStoreExt, ExpectedVersion, KeyScope, Keyring, Namespace, SealedStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registered = event("Registered").version(1).protect(&["/name"], Owner::Aggregate).redact_with(
+    ///     "/name",
+    ///     "numbered-v1",
+    ///     |event| format!("Customer {}", event.payload()["number"]).into(),
+    /// );
+    /// let schemas = Schemas::new([registered])?;
+    /// # let db = MemoryDb::new(Namespace::new("shop")?);
+    /// # let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main")?, schemas);
+    /// # store.keys().prepare(&mut db.begin()).await?;
+    /// # let mut tx = db.begin();
+    /// let customer = aggregate("Customer", "c1");
+    /// let event = NewEvent::raw("Registered", 1, r#"{"number":42,"name":"Ada"}"#);
+    /// store.append(&mut tx, &customer, ExpectedVersion::NoStream, &[event]).await?;
+    /// store.keys().shred(&mut tx, &KeyScope::new("Customer", "c1"), "request 118").await?;
+    /// let event = store.read_stream(&mut tx, &customer).await?.events.remove(0);
+    /// assert_eq!(event.payload, br#"{"number":42,"name":"Customer 42"}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// - `name` stands for the function in reports and in the schema lock: change it when you change what the function
+    ///   does. The function must be pure, because every read of an erased event calls it again.
+    /// - If it panics, the stand-in is `null`, and a warning in the log names the function. The same holds if
+    ///   serde_json can't hold what is in the clear, such as `1e400`, or if it is no JSON.
+    /// - For a version that a step leads to, it sees the new payload without what the new version protects, and the
+    ///   metadata as the steps have made them. It does not see what was sealed before the step, as far as that is
+    ///   known: see [`upcast`](Self::upcast). If a step changed metadata in which something was sealed, it sees none.
+    /// - A step over values that makes up the stand-in which the function would compute is not taken for a redaction;
+    ///   `null` is.
+    /// - The whole payload (`""`) takes a fixed stand-in only, because nothing of it is in the clear.
+    pub fn redact_with(
+        self,
+        pointer: &str,
+        name: impl Into<Arc<str>>,
+        function: impl Fn(&InTheClear<'_>) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let function = StandInFn::new(name, function);
+        self.in_version(|version| version.redact_with(pointer, function))
     }
 
     /// Pads the plaintext at a protected pointer to a multiple of `multiple` bytes, which is itself a multiple of 32
@@ -369,7 +436,18 @@ impl EventSchema {
     /// As [`redact_as`](Self::redact_as), for a protected pointer into the metadata.
     pub fn redact_metadata_as(self, pointer: &str, stand_in: impl Into<Value>) -> Self {
         let stand_in = stand_in.into();
-        self.in_metadata(|metadata| metadata.stand_ins.push((pointer.to_owned(), stand_in)))
+        self.in_metadata(|metadata| metadata.redact_as(pointer, stand_in))
+    }
+
+    /// As [`redact_with`](Self::redact_with), for a protected pointer into the metadata.
+    pub fn redact_metadata_with(
+        self,
+        pointer: &str,
+        name: impl Into<Arc<str>>,
+        function: impl Fn(&InTheClear<'_>) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let function = StandInFn::new(name, function);
+        self.in_metadata(|metadata| metadata.redact_with(pointer, function))
     }
 
     /// As [`pad_to`](Self::pad_to), for a protected pointer into the metadata.

@@ -7,6 +7,7 @@ mod walk;
 pub(crate) use walk::declared;
 
 use crate::schema::declare::Owner;
+use crate::seal::in_the_clear::InTheClear;
 use serde_json::Value;
 use std::fmt;
 
@@ -187,9 +188,18 @@ pub struct Rules {
     /// Whose they are.
     pub owner: Option<OwnerRule>,
     /// What readers get once they are erased.
-    pub stand_in: Option<fn() -> Value>,
+    pub stand_in: Option<StandInRule>,
     /// How they are padded.
     pub pad: Option<usize>,
+}
+
+/// What readers get once a protected place is erased.
+#[derive(Clone, Copy, Debug)]
+pub enum StandInRule {
+    /// Always the same value.
+    Value(fn() -> Value),
+    /// What a function computes, with its name.
+    Computed(&'static str, fn(&InTheClear<'_>) -> Value),
 }
 
 /// Whose protected places are.

@@ -63,6 +63,9 @@ pub struct LockedVersion {
     /// Stand-ins by pointer, where they are not `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redact_as: BTreeMap<String, Value>,
+    /// The names of functions that compute stand-ins, by pointer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redact_with: BTreeMap<String, String>,
     /// What is protected in the metadata; `None` if nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<LockedMetadata>,
@@ -86,16 +89,21 @@ pub struct LockedMetadata {
     /// Stand-ins by pointer, where they are not `null`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redact_as: BTreeMap<String, Value>,
+    /// The names of functions that compute stand-ins, by pointer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub redact_with: BTreeMap<String, String>,
 }
 
 impl LockedMetadata {
     fn of(places: &[ProtectedPlace]) -> Self {
         let normalized = places.iter().filter_map(|place| Some((&place.pointer, place.owner.normalized_by()?)));
         let stand_ins = places.iter().filter(|place| !place.stand_in.is_null());
+        let computed = places.iter().filter_map(|place| Some((&place.pointer, place.stand_in_by.as_ref()?)));
         Self {
             protected: places.iter().map(|place| (place.pointer.clone(), place.owner.to_string())).collect(),
             normalized: normalized.map(|(pointer, how)| (pointer.clone(), how.to_string())).collect(),
             redact_as: stand_ins.map(|place| (place.pointer.clone(), sorted(place.stand_in.clone()))).collect(),
+            redact_with: computed.map(|(pointer, by)| (pointer.clone(), by.name().to_owned())).collect(),
         }
     }
 }
@@ -169,10 +177,10 @@ impl From<&SchemaVersion> for LockedVersion {
                 })
                 .collect(),
         });
-        let LockedMetadata { protected, normalized, redact_as } = LockedMetadata::of(&version.protected);
+        let LockedMetadata { protected, normalized, redact_as, redact_with } = LockedMetadata::of(&version.protected);
         let metadata = LockedMetadata::of(&version.protected_metadata);
         let metadata = Some(metadata).filter(|metadata| !metadata.protected.is_empty());
-        Self { protected, normalized, redact_as, metadata, shape: None, step }
+        Self { protected, normalized, redact_as, redact_with, metadata, shape: None, step }
     }
 }
 

@@ -147,7 +147,7 @@ pub enum SchemaProblem {
          of metadata, stays in the clear"
     )]
     OwnerProtected { id: String, over: String },
-    #[error("the name of a function that names an owner {0}")]
+    #[error("the name of a function that names an owner, or computes a stand-in, {0}")]
     FunctionName(&'static str),
     #[error("the caller names a {0} at {1:?} and at {2:?} in the metadata: keep one place for the kind")]
     CallerAtTwo(String, String, String),
@@ -158,8 +158,13 @@ pub enum SchemaProblem {
     CallersAtOne(String, String, String),
     #[error("{0:?} is not protected in this version, so it has no stand-in and no padding")]
     NotProtected(String),
-    #[error("redact_as names two different stand-ins for {0:?}: keep one")]
+    #[error("redact_as or redact_with name two different stand-ins for {0:?}: keep one")]
     StandInTwice(String),
+    #[error(
+        "redact_with would compute a stand-in for the whole payload, of which nothing is in the clear: use redact_as, \
+         or protect single fields"
+    )]
+    ComputedWhole,
     #[error("pad_to names two different paddings for {0:?}: keep one")]
     PadTwice(String),
     #[error("{0} is not a padding: use a multiple of 32 up to 65,536")]

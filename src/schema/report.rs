@@ -6,6 +6,7 @@ use crate::schema::declare::Owner;
 use crate::schema::type_version::TypeVersion;
 use crate::schema::{Schemas, VersionSchema};
 use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::stand_in::StandInFn;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -39,8 +40,10 @@ pub struct ProtectedPlace {
     /// Whose keys protect it.
     pub owner: Owner,
     /// The stand-in for the value once its keys are shredded: `null`, unless
-    /// [`redact_as`](crate::schema::EventSchema::redact_as) says otherwise.
+    /// [`redact_as`](crate::schema::EventSchema::redact_as) says otherwise. `null` too if a function computes it.
     pub stand_in: Value,
+    /// The function of [`redact_with`](crate::schema::EventSchema::redact_with) that computes the stand-in, if any.
+    pub stand_in_by: Option<StandInFn>,
 }
 
 /// A step, and where it leads.
@@ -139,6 +142,7 @@ fn protected_places(plan: &Plan, callers: &[(Arc<str>, Pattern)]) -> Vec<Protect
             pointer: field.pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
             owner: owner_of(plan, callers, field),
             stand_in: serde_json::from_str(&field.stand_in).unwrap_or_default(),
+            stand_in_by: field.stand_in_by.clone(),
         })
         .collect()
 }

@@ -9,7 +9,7 @@ mod sealed;
 pub(in crate::schema) mod step;
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{Part, PersistedEvent, Sealed};
+use crate::event::{EventRef, Part, PersistedEvent, Sealed};
 use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Pattern, Places};
 use crate::schema::type_version::TypeVersion;
@@ -19,7 +19,9 @@ use crate::schema::upcast::redaction::{Before, Beside, Owners};
 use crate::schema::upcast::sealed::{AfterStep, BeforeStep, SealedBy, outermost};
 use crate::schema::upcast::step::{Failure, Function, MetadataFn, SplitFn, Step, StepContext, Stepped};
 use crate::schema::{ReadAs, Schemas, VersionSchema};
+use crate::seal::in_the_clear::Hidden;
 use crate::seal::plan::Plan;
+use crate::seal::stand_in::StandIns;
 use serde_json::Value;
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +60,8 @@ struct Moving<'a> {
     /// Sorted.
     redacted: Vec<JsonPointer>,
     sealed: SealedBy,
+    /// Where something was sealed before steps that can't say where they put it.
+    lost: Vec<JsonPointer>,
     metadata: Rc<Metadata<'a>>,
     /// So far, every step knew exactly which places are redacted.
     is_exact: bool,
@@ -233,11 +237,11 @@ impl Schemas {
         };
         let mut next = next.map_err(fail)?;
         for moved in &mut next {
-            let Some(plan) = self.plan_of(moved) else { continue };
-            if plan.whole.is_none() && !moved.payload.is_object() {
+            let Some(schema) = moved.at.find(&self.types) else { continue };
+            if schema.plan.whole.is_none() && !moved.payload.is_object() {
                 return Err(fail(Failure::new("it did not return a JSON object")));
             }
-            moved.put_stand_ins(plan);
+            moved.put_stand_ins(schema, event);
         }
         Ok(next)
     }
@@ -271,6 +275,7 @@ impl<'a> Transit<'_, 'a> {
             payload,
             redacted: Vec::new(),
             sealed: SealedBy::new(),
+            lost: self.from.lost.clone(),
             metadata: Rc::clone(&self.metadata),
             is_exact: self.from.is_exact,
         }
@@ -370,6 +375,7 @@ impl<'a> Transit<'_, 'a> {
     /// Finds out which places are redacted after a function that can't say so itself.
     fn find_redacted(&self, moved: &mut Moving<'_>, payload: &Value, before: &Before<'_>, is_split: bool) {
         moved.is_exact = false;
+        moved.lost.extend(self.from.sealed_places().cloned());
         let Some(plan) = self.schemas.plan_of(moved) else { return };
         let mut found = before.redacted_after(payload, plan, self.owners, self.beside, is_split);
         // A step may read a `Sensitive` with plain serde, which takes a live null for a redaction.
@@ -388,6 +394,7 @@ impl<'a> Moving<'a> {
             payload: std::str::from_utf8(payload).map_or(Node::Opaque(payload), Node::Text),
             redacted,
             sealed: std::mem::take(&mut event.sealed).places().into_iter().collect(),
+            lost: Vec::new(),
             metadata: Rc::new(Metadata::stored(metadata)),
             is_exact: true,
         }
@@ -412,11 +419,41 @@ impl<'a> Moving<'a> {
         event
     }
 
-    /// Puts the plan's stand-ins at the redacted places that it protects.
-    fn put_stand_ins(&mut self, plan: &'a Plan) {
-        if !self.redacted.is_empty() {
-            let stand_in = |place: &JsonPointer| plan.field_at(place).map(|field| &*field.stand_in);
-            self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
+    /// Puts the stand-ins of this version at the redacted places that it protects.
+    fn put_stand_ins(&mut self, schema: &'a VersionSchema, event: &PersistedEvent) {
+        if self.redacted.is_empty() {
+            return;
+        }
+        let plan = &schema.plan;
+        // Functions see the payload as it is now, so that they see the same in a copy that is rewritten like this.
+        let before = plan.computes_stand_ins().then(|| (self.payload.bytes(), self.metadata.bytes()));
+        let stand_ins = before.as_ref().map(|(payload, metadata)| {
+            let metadata = metadata.as_deref().filter(|_| !self.metadata.may_hide(event));
+            let now = EventRef { text: payload, beside: metadata, ..event.as_stored() };
+            StandIns::hiding(plan, now, self.hidden(event))
+        });
+        let stand_in = |place: &JsonPointer| {
+            let field = plan.field_at(place)?;
+            let computed = stand_ins.as_ref().zip(field.stand_in_by.as_ref());
+            Some(match computed {
+                Some((stand_ins, function)) => Node::Parsed(stand_ins.computed_by(function)),
+                None => Node::Text(&field.stand_in),
+            })
+        };
+        self.payload.stand_in(&Places::of(&self.redacted), &mut String::new(), &stand_in);
+    }
+
+    /// Where something is sealed, or was and is erased.
+    fn sealed_places(&self) -> impl Iterator<Item = &JsonPointer> {
+        self.redacted.iter().chain(self.sealed.keys())
+    }
+
+    /// What functions must not see: places that are or were sealed, whatever this version protects.
+    fn hidden(&self, event: &PersistedEvent) -> Hidden {
+        let sealed_metadata = event.sealed_metadata.places().into_iter().map(|(place, _)| place);
+        Hidden {
+            here: self.sealed_places().chain(&self.lost).cloned().collect(),
+            beside: event.redacted_metadata.iter().cloned().chain(sealed_metadata).collect(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::seal::format::{EntryKind, Header, MAX_STORED, Mode};
 use crate::seal::named::read_header;
 use crate::seal::places::{KeyOwner, SealedPlaces};
 use crate::seal::plan::Plan;
+use crate::seal::stand_in::StandIns;
 use crate::seal::token::read_token;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -180,6 +181,7 @@ impl<'a> Closed<'a> {
         let mut redacted = Vec::new();
         let mut copied = 0;
         let whole = self.header.mode == Mode::Whole;
+        let stand_ins = StandIns::new(plan, self.event);
         for index in order {
             let entry = self.header.entries[index];
             let pointer = self.header.pointer(entry);
@@ -214,7 +216,7 @@ impl<'a> Closed<'a> {
                 _ => return Err(tampered("a void entry names a key that is not shredded")),
             }
             let pointer = JsonPointer::new_unchecked(pointer);
-            out.extend_from_slice(plan.stand_in(&pointer).as_bytes());
+            out.extend_from_slice(stand_ins.at(&pointer).as_bytes());
             redacted.push(Redacted { place: pointer, scope: owner.scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {

@@ -2,17 +2,15 @@
 
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventDocument, EventRef, MAX_TEXT, NOT_JSON};
-use crate::json::document::Node;
 use crate::json::pointer::{Bound, JsonPointer, Pattern, Token};
-use crate::json::scan::{Hit, MAX_DEPTH, SEAL_MEMBER, ScanError, scan, unescape};
+use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
-use crate::seal::format::{Entry, Header};
-use crate::seal::in_the_clear::{OwnerFn, without};
+use crate::seal::format::Entry;
+use crate::seal::in_the_clear::{Clear, Hidden, OwnerFn};
 use crate::seal::named::read_header;
 use crate::seal::normalize::NotNormalized;
 use crate::seal::plan::{Field, FieldOwner, Plan};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -54,81 +52,26 @@ pub(super) struct Beside<'e> {
     plan: &'e Plan,
     event: EventRef<'e>,
     hits: OnceCell<Vec<Hit>>,
-    /// What is found in the document itself.
-    in_document: &'e [Hit],
-    clear: OnceCell<Clear>,
-}
-
-/// The parts of an event that are stored in the clear.
-struct Clear {
-    /// Of the document.
-    document: Value,
-    /// Of the other one; `None` if there is none.
-    beside: Option<Value>,
+    clear: OnceCell<Option<Clear<'e>>>,
 }
 
 impl<'e> Beside<'e> {
-    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>, in_document: &'e [Hit]) -> Self {
-        Self { plan, event, hits: OnceCell::new(), in_document, clear: OnceCell::new() }
+    pub(super) fn new(plan: &'e Plan, event: EventRef<'e>) -> Self {
+        Self { plan, event, hits: OnceCell::new(), clear: OnceCell::new() }
     }
 
     /// The id that a function names.
     fn named_by(&self, function: &OwnerFn) -> std::result::Result<String, &'static str> {
-        let clear = match self.clear.get() {
-            Some(clear) => clear,
-            None => {
-                let clear = self.clear().ok_or("the payload or the metadata is not JSON that serde_json can hold")?;
-                self.clear.get_or_init(|| clear)
-            }
-        };
-        let (metadata, payload) = match self.event.document {
-            EventDocument::Payload => (clear.beside.as_ref(), &clear.document),
-            EventDocument::Metadata => (Some(&clear.document), clear.beside.as_ref().unwrap_or(&Value::Null)),
-        };
-        let id = function.id(self.event.aggregate, metadata, payload)?;
+        let clear = self.clear.get_or_init(|| Clear::of(self.plan, self.event, &Hidden::default()));
+        let clear = clear.as_ref().ok_or("the payload or the metadata is not JSON that serde_json can hold")?;
+        let id = clear.id(function)?;
         check_id(&id).map(|()| id)
-    }
-
-    /// What is stored in the clear. `None` if it can't be read.
-    fn clear(&self) -> Option<Clear> {
-        let places = self.in_document.iter().filter_map(|hit| match hit.target {
-            Target::Field(index) => Some(self.plan.fields[index].place(&hit.bound)),
-            Target::Capture(_) => None,
-        });
-        let document = match self.plan.whole {
-            Some(_) => Value::Null,
-            None => clear_of(self.event.text, places.collect())?,
-        };
-        let beside = match self.event.beside {
-            Some(_) if self.plan.beside_is_protected => Some(Value::Null),
-            Some(beside) => {
-                let found = scan(beside, &self.plan.hidden_beside).ok()?;
-                let places = found.hits.iter().filter_map(|hit| match hit.target {
-                    Target::Field(index) => {
-                        Some(JsonPointer::new_unchecked(self.plan.protected_beside.get(index)?.at(&hit.bound)))
-                    }
-                    Target::Capture(_) => None,
-                });
-                let mut places: Vec<JsonPointer> = places.collect();
-                if let Some(seal) = found.seal {
-                    let header = header_beside(self.event, seal.value.of(beside)).ok()?;
-                    let covered = header.entries.iter().map(|entry| header.pointer(*entry));
-                    places.extend(covered.map(JsonPointer::new_unchecked));
-                }
-                match places.iter().any(|place| place.as_str().is_empty()) {
-                    true => Some(Value::Null),
-                    false => Some(clear_of(beside, places)?),
-                }
-            }
-            None => None,
-        };
-        Some(Clear { document, beside })
     }
 
     /// Refuses to take ciphertext, or what stands in a sealed value's place, for an id. An older schema may have sealed
     /// what names an owner now.
     fn check_in_the_clear(&self, kind: &str, pointer: usize, token: &[u8]) -> Result<()> {
-        let header = header_beside(self.event, token)?;
+        let header = read_header(EventRef { document: self.event.document.other(), ..self.event }, token)?;
         let id = &self.plan.beside[pointer];
         let covers = |entry: &Entry| {
             let place = JsonPointer::new_unchecked(header.pointer(*entry));
@@ -171,17 +114,6 @@ impl<'e> Beside<'e> {
         let hit = hits.iter().find(|hit| hit.target == Target::Capture(pointer));
         Ok(hit.map(|hit| hit.span.of(beside)))
     }
-}
-
-/// The header of the other document as it is stored.
-fn header_beside(event: EventRef<'_>, token: &[u8]) -> Result<Header> {
-    read_header(EventRef { document: event.document.other(), ..event }, token)
-}
-
-/// A document without its protected places and without a header. `None` if serde_json can't hold what is left.
-fn clear_of(text: &[u8], mut places: Vec<JsonPointer>) -> Option<Value> {
-    places.push(JsonPointer::new_unchecked(format!("/{SEAL_MEMBER}")));
-    without(Node::Text(std::str::from_utf8(text).ok()?), &places)
 }
 
 /// Why metadata does not say whose values an event holds. A store may keep it in a column that parses it, and keeps the

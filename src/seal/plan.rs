@@ -6,6 +6,7 @@ use crate::json::pointer::{Bound, JsonPointer, Pattern};
 use crate::json::wanted::{Target, Wanted};
 use crate::seal::in_the_clear::OwnerFn;
 use crate::seal::normalize::Normalizers;
+use crate::seal::stand_in::StandInFn;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) to_open: Wanted,
     /// What sealing looks for in the other document: scope ids.
     pub(crate) in_beside: Wanted,
-    /// What functions that name owners must not see of the other document.
+    /// What functions must not see of the other document.
     pub(crate) hidden_beside: Wanted,
 }
 
@@ -52,8 +53,10 @@ pub(crate) struct Field {
     pub(crate) owner: FieldOwner,
     /// The plaintext is padded to a multiple of this many bytes.
     pub(crate) pad: usize,
-    /// The JSON text that readers get instead of the value once its key is shredded.
+    /// The JSON text that readers get instead of the value once its key is shredded: `null` if a function computes it.
     pub(crate) stand_in: Arc<str>,
+    /// The function that computes that text; `None` if it is always the same. Never that of a whole payload.
+    pub(crate) stand_in_by: Option<StandInFn>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +123,7 @@ impl Plan {
         self
     }
 
-    /// Notes what the plan of the other document protects. Functions that name owners must not see it.
+    /// Notes what the plan of the other document protects. Functions must not see it.
     pub(crate) fn knows(&mut self, other: &Plan) {
         self.beside_is_protected = other.whole.is_some();
         self.protected_beside = other.fields.iter().filter_map(|field| field.pattern.clone()).collect();
@@ -157,9 +160,9 @@ impl Plan {
         !self.fields.is_empty() || self.whole.is_some()
     }
 
-    /// The stand-in for the value at `place`: that of its field, or `null` if the plan does not protect the place.
-    pub(crate) fn stand_in(&self, place: &JsonPointer) -> &str {
-        self.field_at(place).map_or("null", |field| &field.stand_in)
+    /// Does a function compute any of its stand-ins?
+    pub(crate) fn computes_stand_ins(&self) -> bool {
+        self.fields.iter().any(|field| field.stand_in_by.is_some())
     }
 
     /// If this place or one around it is protected: how many tokens the protected place has.

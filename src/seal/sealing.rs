@@ -17,6 +17,7 @@ use crate::seal::format::{EntryKind, MAX_ENTRIES, MAX_KEYS, MAX_PADDING, MAX_PAY
 use crate::seal::in_the_clear::NOBODY;
 use crate::seal::owner::{Beside, Names, scope_of};
 use crate::seal::plan::{Field, FieldOwner, Plan};
+use crate::seal::stand_in::StandIns;
 use crate::seal::token::{push_token, token_length};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -116,7 +117,7 @@ impl<'a> Draft<'a> {
         let names = Names::new(plan, &found.hits);
         let mut known_scopes = HashMap::new();
         // Fields of one owner mostly stand together, so the owner is resolved once for them.
-        let beside = Beside::new(plan, event, &found.hits);
+        let beside = Beside::new(plan, event);
         let mut last: Option<LastOwner<'_>> = None;
         for hit in &found.hits {
             let Target::Field(index) = hit.target else { continue };
@@ -187,7 +188,7 @@ impl<'a> Draft<'a> {
         }
         let hit = Hit { target: Target::Field(0), bound: Vec::new(), span };
         let named = Names::new(plan, &found.hits).owner_of(field, &hit);
-        let scope = scope_of(&Beside::new(plan, event, &found.hits), field, &hit, "", named)?;
+        let scope = scope_of(&Beside::new(plan, event), field, &hit, "", named)?;
         let scope = draft.scope_index(scope, &mut HashMap::new())?;
         draft.push(span, "".into(), Under::Scope(scope), field.pad)?;
         Ok(draft)
@@ -299,10 +300,11 @@ impl<'a> Draft<'a> {
     /// The payload to which the sealed payload must open, and the places that are redacted in it.
     pub(crate) fn opens_to(&self, plan: &Plan) -> (Vec<u8>, Vec<JsonPointer>) {
         let (mut out, mut redacted, mut copied) = (Vec::with_capacity(self.event.text.len()), Vec::new(), 0);
+        let stand_ins = StandIns::new(plan, self.event);
         for sealed in self.sealed.iter().filter(|sealed| matches!(sealed.under, Under::Destroyed(_))) {
             let place = JsonPointer::new_unchecked(&*sealed.pointer);
             out.extend_from_slice(&self.event.text[copied..sealed.span.start]);
-            out.extend_from_slice(plan.stand_in(&place).as_bytes());
+            out.extend_from_slice(stand_ins.at(&place).as_bytes());
             copied = sealed.span.end;
             redacted.push(place);
         }
@@ -446,6 +448,7 @@ pub(crate) fn check_unprotected(EventRef { event_id, text, .. }: EventRef<'_>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::NewEvent;
 
     /// With one key too few, the value of the second customer would be sealed under the key of the third.
     #[test]

@@ -128,6 +128,6 @@ fn others_in_the_clear(
 fn without_values(payload: &[u8], places: &[JsonPointer]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(payload) else { return payload.to_vec() };
     let mut node = Node::Text(text);
-    node.stand_in(&Places::of(places), &mut String::new(), &|_| Some("null"));
+    node.stand_in(&Places::of(places), &mut String::new(), &|_| Some(Node::NULL));
     node.bytes().into_owned()
 }

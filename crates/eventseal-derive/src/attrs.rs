@@ -11,7 +11,7 @@ use syn::{Attribute, LitInt, LitStr, Result};
 #[derive(Default)]
 pub(crate) struct Rules {
     pub(crate) owner: Option<Owner>,
-    stand_in: Option<TokenStream>,
+    stand_in: Option<StandIn>,
     pad: Option<LitInt>,
     /// Where the first of them stands.
     pub(crate) span: Option<Span>,
@@ -26,11 +26,14 @@ impl Rules {
                 return twice();
             }
             self.owner = Some(meta.value()?.parse()?);
-        } else if meta.path.is_ident("redact_as") {
+        } else if meta.path.is_ident("redact_as") || meta.path.is_ident("redact_with") {
             if self.stand_in.is_some() {
-                return twice();
+                return Err(meta.error("it has a stand-in already: keep one `redact_as` or `redact_with`"));
             }
-            self.stand_in = Some(meta.value()?.parse::<TokenStreamUntilComma>()?.0);
+            self.stand_in = Some(match meta.path.is_ident("redact_as") {
+                true => StandIn::Value(meta.value()?.parse::<TokenStreamUntilComma>()?.0),
+                false => StandIn::Computed(meta.value()?.parse()?),
+            });
         } else if meta.path.is_ident("pad_to") {
             if self.pad.is_some() {
                 return twice();
@@ -55,11 +58,30 @@ impl Rules {
             None => quote!(::core::option::Option::None),
         };
         let owner = option(self.owner.as_ref().map(|owner| owner.rule(private)));
-        let stand_in = option(
-            self.stand_in.as_ref().map(|value| quote!(|| <#private::Value as ::core::convert::From<_>>::from(#value))),
-        );
+        let stand_in = option(self.stand_in.as_ref().map(|stand_in| stand_in.rule(private)));
         let pad = option(self.pad.as_ref().map(|pad| quote!(#pad)));
         quote!(#private::Rules { owner: #owner, stand_in: #stand_in, pad: #pad })
+    }
+}
+
+/// What readers get once a value is erased.
+enum StandIn {
+    Value(TokenStream),
+    /// What this function computes.
+    Computed(syn::Path),
+}
+
+impl StandIn {
+    fn rule(&self, private: &TokenStream) -> TokenStream {
+        match self {
+            Self::Value(value) => {
+                quote!(#private::StandInRule::Value(|| <#private::Value as ::core::convert::From<_>>::from(#value)))
+            }
+            Self::Computed(path) => {
+                let name = quote!(#path).to_string().replace(' ', "");
+                quote!(#private::StandInRule::Computed(#name, #path))
+            }
+        }
     }
 }
 
@@ -79,11 +101,12 @@ pub(crate) struct OfEvent {
     pub(crate) previous: Option<(syn::Type, bool)>,
 }
 
-const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`; `type`, `version` \
-    and `previous` are for derive(Event)";
+const FOR_A_PART: &str = "a part takes `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …` and `crate = …`; \
+    `type`, `version` and `previous` are for derive(Event)";
 const FOR_AN_EVENT: &str = "an event takes `type = \"…\"`, `version = 1`, `previous = …` or `try_previous = …`, \
-    `owner = …`, `redact_as = …`, `pad_to = …` and `crate = …`";
-const FOR_A_FIELD: &str = "a field takes `owner = …`, `redact_as = …`, `pad_to = …`, `plain` and `recursive`";
+    `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …` and `crate = …`";
+const FOR_A_FIELD: &str =
+    "a field takes `owner = …`, `redact_as = …`, `redact_with = …`, `pad_to = …`, `plain` and `recursive`";
 
 impl OfType {
     /// `is_event`: the type is the payload of an event, and says which.

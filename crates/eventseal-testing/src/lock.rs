@@ -43,7 +43,8 @@ const VARIABLE: &str = "EVENTSEAL_SCHEMAS";
 /// - A protected pointer, or a pointer to the owner's id, must lead to a member. Otherwise it is misspelt. If a version
 ///   has several types, one of them must have the member.
 /// - It must be possible to read the type after an erasure. So a protected value must be a `Sensitive`, an `Option`, or
-///   of a type that reads the stand-in of [`redact_as`](eventseal::schema::EventSchema::redact_as).
+///   of a type that reads the stand-in of [`redact_as`](eventseal::schema::EventSchema::redact_as). A stand-in of
+///   [`redact_with`](eventseal::schema::EventSchema::redact_with) is not known here, and is not checked.
 ///
 /// Not checked are values in maps, behind `#[serde(flatten)]` and in a `serde_json::Value`, and types that look at the
 /// value first, such as tagged and untagged enums: what they contain is not known.
@@ -284,6 +285,7 @@ fn said(entry: &LockedVersion) -> LockedMetadata {
     said.protected.clone_from(&entry.protected);
     said.normalized.clone_from(&entry.normalized);
     said.redact_as.clone_from(&entry.redact_as);
+    said.redact_with.clone_from(&entry.redact_with);
     said
 }
 
@@ -361,6 +363,11 @@ impl Comparing<'_> {
             let (was, is) = (before.normalized.get(place).cloned(), now.normalized.get(place).cloned());
             if was != is {
                 self.add(name, ChangeKind::Normalized { pointer: pointer.clone(), was, is });
+            }
+            let (was, is) = (before.redact_with.get(place).cloned(), now.redact_with.get(place).cloned());
+            if was != is {
+                self.add(name, ChangeKind::StandInBy { pointer, was, is });
+                continue;
             }
             let stand_in = |entry: &LockedMetadata| entry.redact_as.get(place).cloned().unwrap_or_default();
             let (was, is) = (stand_in(before), stand_in(now));

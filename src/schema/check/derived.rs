@@ -1,7 +1,7 @@
 //! Brings together what types declare by their derives and what is declared by hand.
 
 use crate::event::EventType;
-use crate::schema::declare::{EventSchema, FieldDecl, Owner, VersionDecl};
+use crate::schema::declare::{EventSchema, FieldDecl, Owner, StandInDecl, VersionDecl};
 use crate::schema::problem::SchemaProblem;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -103,15 +103,18 @@ fn difference(derived: &VersionDecl, by_hand: &VersionDecl) -> Option<String> {
 #[derive(PartialEq)]
 struct Said<'d> {
     owner: &'d Owner,
-    stand_in: Option<&'d Value>,
+    stand_in: Option<&'d StandInDecl>,
     pad: Option<usize>,
 }
+
+/// The stand-in that holds if none is declared.
+const NULL: StandInDecl = StandInDecl::Value(Value::Null);
 
 fn said(version: &VersionDecl) -> BTreeMap<&str, Said<'_>> {
     let of = |field: &FieldDecl| {
         let stand_in = version.stand_ins.iter().rev().find(|(pointer, _)| *pointer == field.pointer);
         let pad = version.pads.iter().rev().find(|(pointer, _)| *pointer == field.pointer);
-        (stand_in.map(|(_, stand_in)| stand_in).filter(|stand_in| !stand_in.is_null()), pad.map(|(_, pad)| *pad))
+        (stand_in.map(|(_, stand_in)| stand_in).filter(|stand_in| **stand_in != NULL), pad.map(|(_, pad)| *pad))
     };
     let all = version.fields.iter().chain(&version.whole);
     all.map(|field| {

@@ -1,10 +1,12 @@
 //! Walks the tree of a type, and makes the declaration of a version from it: pointers with their owners.
 
-use super::{Body, EventPart, FieldLayout, Kind, Layout, OwnerRule, Rules, Tagging, TypeLayout, VariantLayout};
+use super::{
+    Body, EventPart, FieldLayout, Kind, Layout, OwnerRule, Rules, StandInRule, Tagging, TypeLayout, VariantLayout,
+};
 use crate::json::pointer::{Token, text_of};
-use crate::schema::declare::{Derived, FieldDecl, Owner, VersionDecl};
+use crate::schema::declare::{Derived, FieldDecl, Owner, StandInDecl, VersionDecl};
 use crate::schema::problem::SchemaProblem;
-use serde_json::Value;
+use crate::seal::stand_in::StandInFn;
 use std::any::type_name;
 
 /// The declaration of a version whose payloads are of type `T`.
@@ -49,7 +51,7 @@ fn stands_at(layout: Layout) -> &'static str {
 struct Level {
     tokens: Vec<Token>,
     owner: Option<Named>,
-    stand_in: Option<fn() -> Value>,
+    stand_in: Option<StandInRule>,
     pad: Option<usize>,
     /// Other members stand beside what is written here: a variant without content is a member too.
     is_shared: bool,
@@ -87,6 +89,15 @@ impl Level {
     }
 }
 
+impl StandInRule {
+    fn declared(self) -> StandInDecl {
+        match self {
+            Self::Value(value) => StandInDecl::Value(value()),
+            Self::Computed(name, function) => StandInDecl::Computed(StandInFn::new(name, function)),
+        }
+    }
+}
+
 /// A place at which the walk ended.
 #[derive(Clone, PartialEq)]
 struct Leaf {
@@ -107,7 +118,7 @@ enum Holds {
 #[derive(Clone, PartialEq)]
 struct Protected {
     owner: Option<Owner>,
-    stand_in: Option<Value>,
+    stand_in: Option<StandInDecl>,
     pad: Option<usize>,
 }
 
@@ -132,7 +143,7 @@ impl Walk {
                 tokens: level.tokens.clone(),
                 holds: Holds::Protected(Protected {
                     owner: self.owner(level),
-                    stand_in: level.stand_in.map(|stand_in| stand_in()),
+                    stand_in: level.stand_in.map(StandInRule::declared),
                     pad: level.pad,
                 }),
             }],

@@ -5,6 +5,7 @@ use crate::json::document::Node;
 use crate::json::number::is_same_value;
 use crate::json::pointer::JsonPointer;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +59,20 @@ impl<'a> Metadata<'a> {
         event.redacted_metadata.retain(&is_kept);
         let places = event.sealed_metadata.places().into_iter().filter(|(place, _)| is_kept(place));
         event.sealed_metadata = Sealed::by(Arc::new(places.collect::<Vec<_>>()));
+    }
+
+    /// The metadata as they are now.
+    pub(crate) fn bytes(&self) -> Option<Cow<'a, [u8]>> {
+        match self.new_bytes() {
+            Some(new) => new.map(Cow::Owned),
+            None => self.stored.map(Cow::Borrowed),
+        }
+    }
+
+    /// May a step have moved what was sealed in them to where nothing says that it was?
+    pub(crate) fn may_hide(&self, event: &PersistedEvent) -> bool {
+        let is_sealed = !event.redacted_metadata.is_empty() || !event.sealed_metadata.places().is_empty();
+        self.is_changed && is_sealed
     }
 
     /// The new bytes; `None` if they are the stored ones.

@@ -4,6 +4,8 @@ mod caller;
 mod functions;
 mod members;
 mod metadata;
+mod stand_in_guards;
+mod stand_ins;
 
 use eventseal::error::EventFault;
 use eventseal::keys::{ScopeQuery, ScopeState};

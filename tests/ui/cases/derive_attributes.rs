@@ -99,4 +99,7 @@ struct NoDot { id: u8, #[event(owner = Customer(id id))] email: Sensitive<String
 #[event(type = "A", type = "B", version = 1)]
 struct TwoTypes { id: u8 }
 
+#[derive(EventPart)]
+struct TwoStandIns { #[event(redact_as = "gone", redact_with = gone)] email: Sensitive<String> }
+
 fn main() {}

@@ -8,6 +8,9 @@ pub(crate) const ADVICE: &str = "New versions are recorded by running the test w
 If a change of a recorded version is meant, because no event of it was ever stored: EVENTSEAL_SCHEMAS=accept.
 Read the difference in version control, and commit it. Neither belongs into a CI's configuration.";
 
+const STAND_IN_ADVICE: &str = "put it back, unless steps and readers take the other, too, and no read model is \
+    compared with one made before";
+
 /// One change of a schema since it was recorded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -67,6 +70,15 @@ pub enum ChangeKind {
         was: Value,
         /// The registered stand-in.
         is: Value,
+    },
+    /// Another function [computes](eventseal::schema::EventSchema::redact_with) the stand-in for an erased place.
+    StandInBy {
+        /// The place in the payload.
+        pointer: String,
+        /// The recorded function's name. `None` if the stand-in was a fixed one.
+        was: Option<String>,
+        /// The registered function's name. `None` if the stand-in is a fixed one.
+        is: Option<String>,
     },
     /// The step from this version changed.
     Step {
@@ -196,6 +208,7 @@ impl ChangeKind {
             | Self::Protection { .. }
             | Self::Normalized { .. }
             | Self::StandIn { .. }
+            | Self::StandInBy { .. }
             | Self::Step { .. }
             | Self::LegacyVersion { .. } => Ok(()), // told by Display
         }
@@ -242,12 +255,9 @@ impl fmt::Display for ChangeKind {
                 )
             }
             Self::StandIn { pointer, was, is } => {
-                write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: ")?;
-                f.write_str(
-                    "put it back, unless steps and readers take the other, too, and no read model is compared with one \
-                     made before",
-                )
+                write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: {STAND_IN_ADVICE}")
             }
+            Self::StandInBy { pointer, was, is } => stand_in_by(pointer, was.as_deref(), is.as_deref(), f),
             Self::Step { was: None, is: Some(step) } => {
                 write!(f, "a step from it is new ({step}), and not recorded yet")
             }
@@ -264,6 +274,14 @@ impl fmt::Display for ChangeKind {
             | Self::NotTraced { .. } => self.fmt_of_type(f),
         }
     }
+}
+
+/// Prints that another function computes a stand-in.
+fn stand_in_by(pointer: &str, was: Option<&str>, is: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let shown =
+        |name: Option<&str>| name.map_or_else(|| "a fixed one".to_owned(), |name| format!("computed by {name}"));
+    let (was, is) = (shown(was), shown(is));
+    write!(f, "what stands in for {pointer:?} once it is erased was {was}, is {is}: {STAND_IN_ADVICE}")
 }
 
 /// Prints that events which are stored without a version are read as another one.
