@@ -72,7 +72,7 @@ pub async fn everything_saved_is_loaded<D: Database, S: SnapshotStore<Tx = D::Tx
 pub async fn a_newer_snapshot_stays<D: Database, S: SnapshotStore<Tx = D::Tx>>(db: &D, store: &S) {
     let of = fresh("newer");
     let [first, second, older, again] =
-        [(5, b"first"), (9, b"secnd"), (8, b"older"), (9, b"again")].map(|(at, sealed)| snapshot(&of, at, sealed));
+        [(5, b"first"), (9, b"newer"), (8, b"older"), (9, b"again")].map(|(at, sealed)| snapshot(&of, at, sealed));
     for (one, is_kept, stays) in
         [(&first, true, &first), (&second, true, &second), (&older, false, &second), (&again, true, &again)]
     {
