@@ -80,10 +80,13 @@
 //!   that is added while a shred runs is gone with it or was never there.
 //! - [`find`](Lookup::find) looks at the state of the scope that it found. An entry of a shredded scope is not found,
 //!   whatever the table holds. Nor is an entry from before the shred, if the scope was reopened since.
-//! - Entries can outlive a shred that the consumer did not see: one by the command `eventseal`, a replay of the shred
-//!   log, or a restore of an older table. [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay,
-//!   and as a job, such as once a day. Until then, `find` does not find them, and `add` lets another owner have the
-//!   value.
+//! - On PostgreSQL, shred at the isolation level `READ COMMITTED`, which is the default. A transaction of `REPEATABLE
+//!   READ` or `SERIALIZABLE` does not see entries that were committed after its first statement, so its shred leaves
+//!   them in the table. The library can't tell this from within such a transaction.
+//! - Entries can also outlive a shred that the consumer did not see: one by the command `eventseal`, a replay of the
+//!   shred log, or a restore of an older table.
+//! - [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay, and as a job, such as once a day. Until
+//!   then, `find` does not find them, and `add` lets another owner have the value.
 //! - Whoever has an old backup of the table **and** of the key table can go on guessing. Both expire as backups do.
 //!
 //! A certificate of a scope does not speak of blind indexes: the library does not know which tables there are.
@@ -96,8 +99,21 @@
 //!    under the new and the old version, and unique values stay unique across both.
 //! 2. Add every value again, from your read model or from the events: [`add`](Lookup::add) does nothing if its entries
 //!    are there.
-//! 3. [`finish_rotation`](Lookup::finish_rotation). It fails as long as an entry is not there under the new version.
-//!    Then it destroys the old version, and removes its entries.
+//! 3. [`drop_shredded`](Lookup::drop_shredded). Entries that outlived a shred can't be added again.
+//! 4. [`finish_rotation`](Lookup::finish_rotation). It fails as long as an owner has fewer entries in an index under
+//!    the new version than under an old one. Then it destroys the old version, and removes its entries.
+//!
+//! Nothing can be added to an owner that is disabled either. So such an owner stops the rotation: enable it and add its
+//! values again, or remove its entries with [`clear`](Lookup::clear) and add them once it is enabled.
+//!
+//! Step 2 is what keeps values from being lost; step 4 only counts. Two values of *one* owner can have the same hash
+//! under one of the keys, and are one entry there. An owner with `n` values in an index of `b` bits has such a pair
+//! with a probability of about `n² / 2^(b+1)`: with 100 values and 32 bits that is one owner in about 860,000, and with
+//! 64 bits one in about 4,000,000,000,000,000.
+//! - If the hashes are equal under the *new* key, the owner has fewer entries there, and `finish_rotation` fails though
+//!   every value was added again. Rotate once more, and add every value again: the third key tells them apart.
+//! - If they are equal under the *old* key, one of the two values can be missing under the new key, and the count does
+//!   not show it. That value is not found any more once the rotation is finished, until it is added again.
 //!
 //! Do this after somebody had the table and the key, or as often as your rules say.
 
@@ -109,13 +125,15 @@ pub use lookup::{BlindLookup, FinishedRotation, Lookup};
 pub use spelling::{Spelling, SpellingFn};
 pub use table::{BlindEntry, BlindIndexTable};
 
-use crate::error::{BlindIndexFault, Error, Result};
+use crate::error::{BlindIndexFault, Error, InputFault, Result};
 use crate::event::check_text;
 use crate::keys::names::KeyId;
 use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// How long the name of an index may be, in bytes.
+const MAX_NAME: usize = 255;
 /// The bits of a hash, if no other number is chosen.
 const BITS: u16 = 128;
 /// The least number of bits.
@@ -142,7 +160,7 @@ pub struct BlindIndex {
 }
 
 impl BlindIndex {
-    /// An index of this name: 1 to 1,024 bytes without NUL, which the calls that use it check. Values are hashed as
+    /// An index of this name: 1 to 255 bytes without NUL, which the calls that use it check. Values are hashed as
     /// they are, to 128 bits.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
@@ -170,12 +188,23 @@ impl BlindIndex {
 
     /// Checks the settings, and spells a value.
     pub(crate) fn spell(&self, value: &str, unique: bool) -> Result<Zeroizing<String>> {
-        check_text("the name of a blind index", &self.name)?;
+        self.check_name()?;
         let least = if unique { LEAST_UNIQUE } else { LEAST };
         if !(least..=256).contains(&self.bits) {
             return Err(self.fault(BlindIndexFault::InvalidBits { bits: self.bits, least }));
         }
         self.spelling.spell(value).map_err(|problem| self.fault(BlindIndexFault::InvalidValue { problem }))
+    }
+
+    /// Checks the name. A name, together with a scope, is a key of a B-tree in every supported database.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        const WHAT: &str = "the name of a blind index";
+        check_text(WHAT, &self.name)?;
+        if self.name.len() > MAX_NAME {
+            let problem = "is longer than 255 bytes: shorten it";
+            return Err(Error::Input(InputFault::InvalidText { what: WHAT, problem }));
+        }
+        Ok(())
     }
 
     pub(crate) fn size(&self) -> u16 {

@@ -76,6 +76,13 @@ pub struct FinishedRotation {
     pub removed: u64,
 }
 
+/// Owners of a value, in ascending order, with an error for one that is disabled.
+struct Found {
+    owners: Vec<(KeyScope, Result<()>)>,
+    /// Were all entries of the value looked at? If not, the limit was reached.
+    is_all: bool,
+}
+
 impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     pub(crate) fn new(sealer: &'s Sealer<Tx, K>, of: &'s BlindLookup<Tx>) -> Self {
         Self { sealer, of }
@@ -110,39 +117,59 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
         self.of.table.keep_only(tx, self.of.index.name(), &owner, &kept).await
     }
 
-    /// Removes the entry of a value of this owner. Does nothing if there is none.
+    /// Removes the entry of a value of this owner. Does nothing if there is none. It also drops the entries of this
+    /// owner that an earlier shred has left, in every index of the table.
+    ///
+    /// This locks the owner's keys against a shred, and the keys of the blind indexes against a rotation, until the
+    /// transaction ends.
     ///
     /// # Errors
     /// Those of [`Sealer::blind_hashes`], and those of the table.
     pub async fn remove(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
         let spelled = self.of.index.spell(value, self.of.unique)?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
-        let keys = self.sealer.keys().index_keys_to_remove(tx).await?;
-        // Whatever generation they are of.
-        let entries = self.of.entries(&owner, 1, hashes(&self.of.index, &keys, &spelled)?);
-        self.of.table.remove(tx, &entries).await
+        let (keys, record) = self.sealer.keys().index_keys_to_remove(tx, &owner).await?;
+        let generation = record.map_or(1, |record| record.generation);
+        let entries = self.of.entries(&owner, generation, hashes(&self.of.index, &keys, &spelled)?);
+        self.of.table.remove(tx, &entries).await?;
+        // An entry of the value may be of an earlier generation. The owner's other entries of that time are erased too.
+        self.of.table.drop_scope(tx, &owner, Some(generation)).await.map(drop)
     }
 
-    /// Removes all entries of this owner in the index.
+    /// Removes all entries of this owner in the index, under every key.
     ///
     /// # Errors
     /// [`BlindIndexFault::SimilarKind`], [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), and those
     /// of the table.
     pub async fn clear(&self, tx: &mut Tx, scope: &KeyScope) -> Result<()> {
+        self.of.index.check_name()?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
         self.of.table.keep_only(tx, self.of.index.name(), &owner, &[]).await
     }
 
-    /// The owner of a value in a unique index; in another one, the first of its owners. `None` if nobody has the value,
-    /// or if the owner's keys were shredded or are withheld by a scheduled shred.
+    /// The owner of a value in a unique index; in another one, the first of its owners who can be shown. `None` if
+    /// nobody has the value, or if the keys of all its owners were shredded or are withheld by a scheduled shred.
     ///
     /// With short [hashes](BlindIndex::bits), open the value and compare: the owner may have another one.
     ///
     /// # Errors
-    /// [`Error::Disabled`] if the owner's scope is disabled. Those of [`find_all`](Self::find_all).
+    /// [`Error::Disabled`] if the owner's scope is disabled, and no other owner can be shown. Those of
+    /// [`find_all`](Self::find_all).
     pub async fn find(&self, tx: &mut Tx, value: &str) -> Result<Option<KeyScope>> {
-        let found = self.found(tx, value, 1).await?;
-        found.into_iter().next().map(|(owner, state)| state.map(|()| owner)).transpose()
+        let mut limit = 1;
+        loop {
+            let found = self.found(tx, value, limit).await?;
+            let (mut shown, out_of_use): (Vec<_>, Vec<_>) =
+                found.owners.into_iter().partition(|(_, state)| state.is_ok());
+            if !shown.is_empty() {
+                return Ok(Some(shown.swap_remove(0).0));
+            }
+            if found.is_all {
+                return out_of_use.into_iter().next().map(|(owner, state)| state.map(|()| owner)).transpose();
+            }
+            // All owners so far were shredded or are out of use. Others may follow.
+            limit = limit.saturating_mul(16);
+        }
     }
 
     /// The owners of a value: for each key in use the first `limit`, in ascending order. Owners are left out whose keys
@@ -155,18 +182,20 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// table.
     pub async fn find_all(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Vec<KeyScope>> {
         let found = self.found(tx, value, limit).await?;
-        Ok(found.into_iter().filter(|(_, state)| state.is_ok()).map(|(owner, _)| owner).collect())
+        Ok(found.owners.into_iter().filter(|(_, state)| state.is_ok()).map(|(owner, _)| owner).collect())
     }
 
-    async fn found(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Vec<(KeyScope, Result<()>)>> {
+    async fn found(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Found> {
         let spelled = self.of.index.spell(value, self.of.unique)?;
         let hashes = hashes(&self.of.index, &self.sealer.keys().index_keys(tx).await?, &spelled)?;
         if hashes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found { owners: Vec::new(), is_all: true });
         }
         let hashes: Vec<_> = hashes.into_iter().map(|hash| (hash.key_id, hash.bytes)).collect();
         let found = self.of.table.find(tx, self.of.index.name(), &hashes, limit).await?;
-        self.sealer.shown_owners(tx, found).await
+        let under = |key_id: KeyId| found.iter().filter(|entry| entry.key_id == key_id).count();
+        let is_all = limit == u32::MAX || hashes.iter().all(|(key_id, _)| under(*key_id) < limit as usize);
+        Ok(Found { owners: self.sealer.shown_owners(tx, found).await?, is_all })
     }
 
     /// The entries of a value, whose owner and keys are locked.
@@ -202,7 +231,8 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     }
 
     /// Drops these entries if all of them were erased: their scope is shredded, or was opened anew. The scopes are
-    /// locked, so that none of them is reopened and gets a new entry meanwhile.
+    /// locked, so that none of them is reopened from here on. One may have been reopened since the entries were read,
+    /// and have a new entry at the same place. That one is of another generation, and it stays.
     async fn dropped_as_erased(&self, tx: &mut Tx, entries: Vec<BlindEntry>) -> Result<bool> {
         let mut scopes: Vec<KeyScope> = entries.iter().map(|entry| entry.scope.clone()).collect();
         scopes.sort_unstable();
@@ -249,7 +279,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> Lookup<'_, Tx, K> {
     /// complete: this looks at the table of this lookup alone. It can be run again if it was interrupted.
     ///
     /// # Errors
-    /// [`BlindIndexFault::RotationUnfinished`] if a value is not there under the newest key: nothing was changed then.
+    /// [`BlindIndexFault::RotationUnfinished`] if an owner has fewer entries in an index under the newest key than
+    /// under an older one: nothing was changed then. Either a value was not added again, or the owner was shredded (run
+    /// [`drop_shredded`](Self::drop_shredded) first), or it is disabled (enable it, or [`clear`](Self::clear) its
+    /// entries), or two of its values have [the same short hash](super#how-its-key-is-rotated).
     /// Those of [`KeyManager::retire_index_keys`](crate::keys::KeyManager::retire_index_keys), and those of the table.
     pub async fn finish_rotation(&self, connection: &mut Tx) -> Result<FinishedRotation> {
         let (keys, table) = (self.sealer.keys(), &self.of.table);

@@ -25,7 +25,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Every method fails with [`Error::Database`](crate::Error::Database) if the database does, and with
-/// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated) if there is no table. Those that write refuse a
+/// [`SetUpFault::NoBlindIndex`](crate::error::SetUpFault::NoBlindIndex) if there is no table. Those that write refuse a
 /// connection that is not in a transaction with
 /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction).
 ///
@@ -49,8 +49,9 @@ pub trait BlindIndexTable: Send + Sync {
         limit: u32,
     ) -> Result<Vec<BlindEntry>>;
 
-    /// Removes those of these entries that the table has: at the same place, and of the same scope, whatever its
-    /// generation is.
+    /// Removes those of these entries that the table has. An entry of another scope or another generation stays, though
+    /// it is at the same place. The generation is compared when the row is removed, not before: a transaction that has
+    /// committed meanwhile may have put a newer entry there.
     async fn remove(&self, tx: &mut Self::Tx, entries: &[BlindEntry]) -> Result<()>;
 
     /// Removes all entries of a scope in an index, but for those with one of these hashes.
@@ -95,15 +96,6 @@ pub struct BlindEntry {
     /// The generation of the scope when the entry was added. An entry of an earlier one was erased. It is not a part of
     /// the place.
     pub generation: u32,
-}
-
-impl BlindEntry {
-    /// Do both have one place and one scope?
-    #[must_use]
-    pub fn is_of_same(&self, other: &Self) -> bool {
-        let place = |entry: &Self| (Arc::clone(&entry.index), entry.key_id, entry.unique);
-        place(self) == place(other) && self.hash == other.hash && self.scope == other.scope
-    }
 }
 
 /// Leaves the hash out.

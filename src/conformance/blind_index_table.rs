@@ -19,6 +19,7 @@ pub async fn blind_index_table<D: Database, T: BlindIndexTable<Tx = D::Tx>>(db: 
     scopes_and_keys_are_dropped(&ctx).await;
     keys_are_compared(&ctx).await;
     changes_are_part_of_the_transaction(&ctx).await;
+    changes_need_a_transaction(&ctx).await;
     one_of_two_has_a_place(&ctx).await;
 }
 
@@ -143,6 +144,11 @@ async fn entries_are_removed<D: Database, T: BlindIndexTable<Tx = D::Tx>>(ctx: &
     let of_another = BlindEntry { generation: 9, ..entries[0].clone() };
     must(ctx.table.remove(ctx.db.tx(&mut transaction), &[of_another]).await, "remove");
     must(ctx.db.commit(transaction).await, "commit");
+    let rule = "an entry is removed if its generation is the same";
+    assert_eq!(ctx.find("removed", &places[..1], 9).await, entries[..1], "{rule}");
+    let mut transaction = must(ctx.db.begin().await, "begin");
+    must(ctx.table.remove(ctx.db.tx(&mut transaction), &entries[..1]).await, "remove");
+    must(ctx.db.commit(transaction).await, "commit");
     let rule = "an entry is removed, and no other one is";
     assert_eq!(
         sorted(ctx.find("removed", &places, 9).await),
@@ -226,14 +232,39 @@ async fn changes_are_part_of_the_transaction<D: Database, T: BlindIndexTable<Tx 
     assert_eq!(there, entries, "a transaction sees what it added");
     drop(transaction);
     assert_eq!(ctx.scopes(None, 10).await, [], "a transaction that is rolled back adds nothing");
-    let mut connection = must(ctx.db.connect().await, "connect");
-    // The database in memory forgets this with the connection.
-    let done = is_refused(ctx.table.add(ctx.db.connection(&mut connection), entries).await)
-        && is_refused(ctx.table.remove(ctx.db.connection(&mut connection), entries).await)
-        && is_refused(ctx.table.drop_scope(ctx.db.connection(&mut connection), &scope("1"), None).await);
-    assert!(done, "entries are changed in a transaction only");
-    drop(connection);
-    assert_eq!(ctx.scopes(None, 10).await, [], "entries are changed in a transaction only");
+    ctx.add(entries).await;
+    let mut transaction = must(ctx.db.begin().await, "begin");
+    must(ctx.table.remove(ctx.db.tx(&mut transaction), entries).await, "remove");
+    drop(transaction);
+    assert_eq!(ctx.scopes(None, 10).await, [scope("1")], "a transaction that is rolled back removes nothing");
+    ctx.drop_scope("1").await;
+}
+
+/// Each operation has rows of its own, so that one does not undo what another one did.
+async fn changes_need_a_transaction<D: Database, T: BlindIndexTable<Tx = D::Tx>>(ctx: &Ctx<'_, D, T>) {
+    let (key, dropped) = (new_key(), new_key());
+    let there = ["removed", "kept only", "of a scope"].map(|id| entry("outside", key, 1, id, false));
+    let there = [&there[..], &[entry("outside", dropped, 1, "of a key", false)]].concat();
+    ctx.add(&there).await;
+    let [removed, kept, of_scope, _] = [0, 1, 2, 3].map(|index: usize| there[index].clone());
+    let added = [entry("outside", key, 2, "added", false)];
+    let mut outside = must(ctx.db.connect().await, "connect");
+    // The database in memory lets a connection write, and forgets it with the connection.
+    let done = [
+        ctx.table.add(ctx.db.connection(&mut outside), &added).await.map(drop),
+        ctx.table.remove(ctx.db.connection(&mut outside), &[removed]).await,
+        ctx.table.keep_only(ctx.db.connection(&mut outside), "outside", &kept.scope, &[]).await,
+        ctx.table.drop_scope(ctx.db.connection(&mut outside), &of_scope.scope, None).await.map(drop),
+        ctx.table.drop_keys(ctx.db.connection(&mut outside), &[dropped], 9).await.map(drop),
+    ];
+    drop(outside);
+    let rule = "entries are changed in a transaction only";
+    assert!(done.into_iter().all(is_refused), "{rule}");
+    let left = ctx.find("outside", &[(key, 1), (key, 2), (dropped, 1)], 9).await;
+    assert_eq!(sorted(left), sorted(there.clone()), "{rule}");
+    for entry in &there {
+        ctx.drop_scope(entry.scope.id()).await;
+    }
 }
 
 fn is_refused<T>(done: Result<T>) -> bool {

@@ -39,9 +39,11 @@ pub enum BlindIndexFault {
         /// The kind that the schemas declare.
         declared: String,
     },
-    /// The rotation of the key can't be finished: a value is only there under an older key. Nothing was changed.
+    /// The rotation of the key can't be finished: an owner has fewer entries under the newest key than under an older
+    /// one. Nothing was changed. See [what stops a rotation](crate::blind_index#how-its-key-is-rotated).
     #[error(
-        "an entry of {scope} is not there under the newest key: add every value again, and then finish the rotation"
+        "an entry of {scope} is not there under the newest key: add every value again, run drop_shredded(), enable or \
+         clear() owners that are disabled, and then finish the rotation"
     )]
     RotationUnfinished {
         /// Whose value it is.

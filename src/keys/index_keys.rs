@@ -11,7 +11,7 @@ use crate::keys::ahead::Pinned;
 use crate::keys::manager::{KeyManager, check_and_take, lock};
 use crate::keys::material::{key_of, with_integrity};
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyInfo, KeyRows, KeyStore, KeyTable, KeyWork, ScopeLock};
+use crate::keys::{KeyInfo, KeyRows, KeyStore, KeyTable, KeyWork, ScopeLock, ScopeRecord};
 use crate::seal::opening::KeyStatus;
 use async_trait::async_trait;
 use std::collections::HashSet;
@@ -53,22 +53,48 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// without a key there are no entries.
     pub(crate) async fn index_keys(&self, tx: &mut Tx) -> Result<Vec<IndexKeyVersion>> {
         self.check_log_to_read(tx).await?;
-        self.present_index_keys(tx, None).await
+        let record = self.store.scopes(tx, from_ref(&KeyScope::index()), ScopeLock::None).await?.pop();
+        self.present_index_keys(tx, record, None).await
     }
 
-    /// The same keys, for a transaction that is going to remove entries.
-    pub(crate) async fn index_keys_to_remove(&self, tx: &mut Tx) -> Result<Vec<IndexKeyVersion>> {
+    /// The same keys, for a transaction that is going to remove entries of this owner. Nothing is created. The keys are
+    /// locked against a rotation, so that no entry is added under a key that this transaction does not know. The owner
+    /// is locked against a reopening. Returns the owner's row too, if there is one.
+    pub(crate) async fn index_keys_to_remove(
+        &self,
+        tx: &mut Tx,
+        owner: &KeyScope,
+    ) -> Result<(Vec<IndexKeyVersion>, Option<ScopeRecord>)> {
+        let scope = KeyScope::index();
         self.check_log(tx).await?;
-        let pinned = self.open_index_ahead(tx, &with_integrity(&[KeyScope::index()])).await?;
+        let pinned = self.open_index_ahead(tx, &with_integrity(from_ref(&scope))).await?;
         self.store.announce_writing(tx).await?;
-        self.present_index_keys(tx, Some(&pinned)).await
+        let mut wanted = [owner.clone(), scope.clone()];
+        wanted.sort_unstable();
+        let locked = self.store.scopes(tx, &wanted, ScopeLock::Share).await?;
+        let (of_index, of_owner): (Vec<_>, Vec<_>) = locked.into_iter().partition(|record| record.scope == scope);
+        let keys = self.present_index_keys(tx, of_index.into_iter().next(), Some(&pinned)).await?;
+        Ok((keys, of_owner.into_iter().next()))
     }
 
     /// The keys that are there. With `pinned`, the caller may hold locks, so the KMS is not asked.
-    async fn present_index_keys(&self, tx: &mut Tx, pinned: Option<&Pinned>) -> Result<Vec<IndexKeyVersion>> {
+    async fn present_index_keys(
+        &self,
+        tx: &mut Tx,
+        record: Option<ScopeRecord>,
+        pinned: Option<&Pinned>,
+    ) -> Result<Vec<IndexKeyVersion>> {
         let (namespace, scope) = (self.namespace(tx).await?, KeyScope::index());
-        let record = self.store.scopes(tx, from_ref(&scope), ScopeLock::None).await?.pop();
-        let Some((_, active)) = record.map(check_and_take).transpose()?.flatten() else { return Ok(Vec::new()) };
+        let Some(record) = record else { return Ok(Vec::new()) };
+        let Some((_, active)) = check_and_take(record)? else {
+            // A row and its first key are committed together. So a row without an active key has lost it.
+            let history = self.store.history(tx, &scope).await?;
+            if history.is_some_and(|history| !history.keys.is_empty()) {
+                let problem = "has keys, but its row in the key table names none as the active one: restore the row";
+                return Err(Error::Keys(KeyFault::ScopeState { scope, problem }));
+            }
+            return Ok(Vec::new());
+        };
         let opened = self.open_all(tx, &namespace, from_ref(&active), None, pinned).await?;
         self.cache.keys.activate(&scope, active.key_id);
         self.with_older(tx, (active.key_id, key_of(&opened, active.key_id)?), pinned).await

@@ -68,9 +68,7 @@ impl BlindIndexTable for MemoryBlindIndex {
     async fn remove(&self, tx: &mut MemoryTx, entries: &[BlindEntry]) -> Result<()> {
         let tables = tx.write()?;
         for entry in entries {
-            if let Some(there) = tables.entry_at(entry).filter(|there| there.is_of_same(entry)).cloned() {
-                tables.blind_entries.remove(&there);
-            }
+            tables.blind_entries.remove(entry);
         }
         Ok(())
     }

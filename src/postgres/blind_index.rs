@@ -36,10 +36,11 @@ const FIND: &str = "SELECT b.key_id, b.hash, b.slot, b.scope_kind, b.scope_id, b
     ) AS b";
 
 const REMOVE: &str = "DELETE FROM {blind_index} AS b USING UNNEST(
-        (SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[]), (SELECT $5::text[]), (SELECT $6::text[])
-    ) AS w (key_id, hash, slot, kind, id)
+        (SELECT $2::uuid[]), (SELECT $3::bytea[]), (SELECT $4::bytea[]), (SELECT $5::text[]), (SELECT $6::text[]),
+        (SELECT $7::bigint[])
+    ) AS w (key_id, hash, slot, kind, id, generation)
     WHERE b.key_id = w.key_id AND b.index_name = $1 AND b.hash = w.hash AND b.slot = w.slot
-        AND b.scope_kind = w.kind AND b.scope_id = w.id";
+        AND b.scope_kind = w.kind AND b.scope_id = w.id AND b.generation = w.generation";
 
 const KEEP_ONLY: &str = "DELETE FROM {blind_index} AS b
     WHERE b.scope_kind = $2 AND b.scope_id = $3 AND b.index_name = $1
@@ -280,11 +281,12 @@ impl BlindIndexTable for PostgresBlindIndex {
                 .bind(columns.slots)
                 .bind(columns.kinds)
                 .bind(columns.ids)
+                .bind(columns.generations)
                 .execute(&mut *tx)
                 .await
                 .map_err(database(OPERATION))?;
         }
-        let left = self.at(tx, entries).await?.iter().any(|there| entries.iter().any(|entry| entry.is_of_same(there)));
+        let left = self.at(tx, entries).await?.iter().any(|there| entries.contains(there));
         if left { Err(no_effect(OPERATION, "blind_index")) } else { Ok(()) }
     }
 

@@ -23,7 +23,8 @@ const FIND: &str = "SELECT key_id, hash, slot, scope_kind, scope_id, generation 
     WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 ORDER BY scope_kind, scope_id LIMIT ?4";
 
 const REMOVE: &str = "DELETE FROM {blind_index}
-    WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 AND slot = ?4 AND scope_kind = ?5 AND scope_id = ?6";
+    WHERE key_id = ?1 AND index_name = ?2 AND hash = ?3 AND slot = ?4 AND scope_kind = ?5 AND scope_id = ?6
+        AND generation = ?7";
 
 const OF_SCOPE_IN: &str = "SELECT key_id, hash, slot, scope_kind, scope_id, generation FROM {blind_index}
     WHERE scope_kind = ?2 AND scope_id = ?3 AND index_name = ?1";
@@ -53,8 +54,8 @@ const DROP_KEYS: &str = "DELETE FROM {blind_index} WHERE (key_id, index_name, ha
 /// The table of [blind indexes](crate::blind_index) in a SQLite database: `blind_index`, if no other name is chosen. It
 /// belongs in the database of the keys.
 ///
-/// Connections that remove entries are switched to `PRAGMA secure_delete` for good, so that the bytes of removed
-/// entries do not stay in the file.
+/// Connections that add or remove entries are switched to `PRAGMA secure_delete` for good, so that the bytes of removed
+/// entries do not stay in the file. Adding is included because SQLite moves rows from page to page as a table grows.
 #[derive(Clone, Debug)]
 pub struct SqliteBlindIndex {
     table: String,
@@ -169,11 +170,12 @@ impl SqliteBlindIndex {
                 .bind(slot(entry))
                 .bind(entry.scope.kind())
                 .bind(entry.scope.id())
+                .bind(i64::from(entry.generation))
                 .execute(&mut *tx)
                 .await
                 .map_err(database(OPERATION))?;
         }
-        let left = self.at(tx, entries).await?.iter().any(|there| entries.iter().any(|entry| entry.is_of_same(there)));
+        let left = self.at(tx, entries).await?.iter().any(|there| entries.contains(there));
         if left { Err(no_effect(OPERATION, "blind_index")) } else { Ok(()) }
     }
 }
@@ -185,6 +187,8 @@ impl BlindIndexTable for SqliteBlindIndex {
     async fn add(&self, tx: &mut SqliteConnection, entries: &[BlindEntry]) -> Result<Vec<BlindEntry>> {
         const OPERATION: &str = "adding to a blind index";
         in_transaction(tx, OPERATION)?;
+        // A page that gets too full is split. Copies of the rows that move would stay in its free bytes.
+        overwrite_freed(tx).await?;
         for (index, entries) in by_index(entries) {
             for entry in entries {
                 query(&self.sql.add)

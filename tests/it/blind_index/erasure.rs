@@ -5,9 +5,13 @@ use eventseal::blind_index::{BlindIndex, BlindLookup};
 use eventseal::erasure::{ShredMode, SweepOptions, VerifyOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::{ScopeQuery, ShredRequest};
-use eventseal::{Error, KeyScope};
+use eventseal::{Error, KeyScope, NewEvent};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+use std::collections::HashSet;
 use std::time::Duration;
-use support::{Deadline, customer_scope, on_every_database};
+use support::backend::Backend;
+use support::{Deadline, Sqlite, customer_scope, on_every_database};
 use time::OffsetDateTime;
 
 on_every_database! {
@@ -15,6 +19,8 @@ on_every_database! {
     i5_a_sweep_and_a_list_of_shreds_take_entries_away,
     i5_entries_that_outlived_a_shred_are_not_found,
     i5_a_reopened_owner_keeps_new_entries,
+    i5_an_entry_of_before_a_shred_is_removed_with_its_value,
+    a_shared_value_is_found_behind_owners_that_were_shredded,
     i4_a_scope_that_is_out_of_use_is_told_from_none,
     the_key_can_not_be_destroyed_or_put_out_of_use,
     an_index_confuses_no_report,
@@ -112,6 +118,52 @@ async fn i5_a_reopened_owner_keeps_new_entries<B: Indexed>() {
     assert_eq!(db.find(&store, &emails, "ada@example.org").await.as_deref(), Some("1"));
 }
 
+async fn i5_an_entry_of_before_a_shred_is_removed_with_its_value<B: Indexed>() {
+    let (db, store, emails) = shop::<B>().await;
+    for value in ["ada@example.org", "old@example.org"] {
+        db.add(&store, &emails, "1", value).await;
+    }
+    db.add(&store, &emails, "2", "kim@example.org").await;
+    let command = db.process(schemas());
+    db.shred(&command, "1").await;
+    db.reopen(&command, "1").await;
+    db.add(&store, &emails, "1", "new@example.org").await;
+    let mut transaction = db.begin().await.unwrap();
+    let scope = customer_scope("1");
+    store.lookup(&emails).remove(db.tx(&mut transaction), &scope, "ada@example.org").await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let mut connection = db.connect().await.unwrap();
+    let left = store.lookup(&emails).drop_shredded(db.connection(&mut connection)).await.unwrap();
+    assert_eq!(left, 0, "an entry of before the shred is left");
+    assert_eq!(db.find(&store, &emails, "new@example.org").await.as_deref(), Some("1"));
+    assert_eq!(db.find(&store, &emails, "kim@example.org").await.as_deref(), Some("2"));
+}
+
+async fn a_shared_value_is_found_behind_owners_that_were_shredded<B: Indexed>() {
+    let (db, store, _) = shop::<B>().await;
+    let surnames = BlindLookup::shared(B::Table::default(), BlindIndex::new("surname"));
+    let command = db.process(schemas());
+    // More owners than the first two looks into the table find.
+    let ids: Vec<String> = (10..32).map(|id| id.to_string()).collect();
+    for id in &ids {
+        db.add(&store, &surnames, id, "Lovelace").await;
+    }
+    for id in &ids[..20] {
+        db.shred(&command, id).await;
+    }
+    assert_eq!(db.find(&store, &surnames, "Lovelace").await.as_deref(), Some("30"));
+    db.disable(&store, "30").await;
+    assert_eq!(db.find(&store, &surnames, "Lovelace").await.as_deref(), Some("31"), "nor does a disabled one hide it");
+    db.disable(&store, "31").await;
+    let refused = db.try_find(&store, &surnames, "Lovelace").await;
+    assert!(matches!(refused, Err(Error::Disabled { .. })), "{refused:?}");
+    for id in ["30", "31"] {
+        db.enable(&store, id).await;
+        db.shred(&command, id).await;
+    }
+    assert_eq!(db.find(&store, &surnames, "Lovelace").await, None);
+}
+
 async fn i4_a_scope_that_is_out_of_use_is_told_from_none<B: Indexed>() {
     let (db, store, emails) = shop::<B>().await;
     let shared = BlindLookup::shared(B::Table::default(), BlindIndex::new("surname"));
@@ -188,4 +240,39 @@ async fn an_index_confuses_no_report<B: Indexed>() {
     assert_eq!((verified.scopes, verified.live_keys, verified.destroyed_keys), (2, 3, 2));
     let census = db.census(&store, &eventseal::maintenance::CensusOptions::default()).await;
     assert_eq!(census.rows.len(), 0);
+}
+
+/// A page of a table that grows is split. SQLite would leave copies of the rows that moved in the file, for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_no_hash_stays_in_a_file_of_sqlite() {
+    let (db, store, emails) = shop::<Sqlite>().await;
+    let file = db.folder.path().join("test.db");
+    let ids: Vec<String> = (0..200).map(|number| format!("customer-{number}")).collect();
+    let placed = |id: &String| NewEvent::raw("Placed", 1, format!(r#"{{"customer":"{id}","name":"n"}}"#));
+    // The index key and the keys of the customers are there before, so that the next connection makes none.
+    db.append(&store, "1", &ids.iter().map(placed).collect::<Vec<_>>()).await;
+    db.add(&store, &emails, &ids[0], "first@example.org").await;
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file)).await.unwrap();
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    for id in &ids {
+        for number in 0..5 {
+            let value = format!("{number}{id}@example.org");
+            store.lookup(&emails).add(&mut tx, &customer_scope(id), &value).await.unwrap();
+        }
+    }
+    tx.commit().await.unwrap();
+    drop(connection);
+    let hashes: Vec<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM blind_index").fetch_all(&db.pool).await.unwrap();
+    let found = async || {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&db.pool).await.unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let windows: HashSet<&[u8]> = bytes.windows(16).collect();
+        hashes.iter().filter(|hash| windows.contains(hash.as_slice())).count()
+    };
+    assert_eq!(found().await, 1_001);
+    for id in &ids {
+        db.shred(&store, id).await;
+    }
+    assert_eq!(db.owners().await, [""; 0]);
+    assert_eq!(found().await, 0, "hashes outlived the shreds");
 }

@@ -8,7 +8,7 @@ mod tables;
 
 use async_trait::async_trait;
 use eventseal::blind_index::{BlindIndex, BlindIndexTable, BlindLookup, Spelling};
-use eventseal::error::{BlindIndexFault, InputFault, SetUpFault};
+use eventseal::error::{BlindIndexFault, InputFault, KeyFault, SetUpFault};
 use eventseal::memory::MemoryBlindIndex;
 use eventseal::postgres::PostgresBlindIndex;
 use eventseal::split::{SplitKeys, SplitStore, SplitTx};
@@ -32,6 +32,7 @@ on_every_database! {
     entries_of_every_spelling_of_an_id_belong_to_one_owner,
     what_can_not_be_indexed_is_refused,
     hashes_can_be_kept_elsewhere,
+    the_longest_names_are_possible,
 }
 
 /// A database that can have a table of blind indexes.
@@ -334,6 +335,7 @@ async fn what_can_not_be_indexed_is_refused<B: Indexed>() {
         (emails.clone(), customer_scope("1"), "", "InvalidValue"),
         (of(BlindIndex::new("")), customer_scope("1"), a, "InvalidText"),
         (of(BlindIndex::new("a\0")), customer_scope("1"), a, "InvalidText"),
+        (of(BlindIndex::new("é".repeat(128))), customer_scope("1"), a, "InvalidText"),
         (of(emails.index().clone().bits(95)), customer_scope("1"), a, "InvalidBits"),
         (of(emails.index().clone().bits(257)), customer_scope("1"), a, "InvalidBits"),
         (
@@ -378,6 +380,48 @@ async fn hashes_can_be_kept_elsewhere<B: Indexed>() {
     if let Err(error) = store.blind_hashes_to_store(connection, &scope, &index, "ada@example.org").await {
         assert!(error.is_shredded() || support::fault(&error).starts_with("NotInTransaction"), "{error:?}");
     }
+}
+
+/// Names that can't be compressed are the hardest for a database.
+async fn the_longest_names_are_possible<B: Indexed>() {
+    let (db, store, _) = shop::<B>().await;
+    let random = |of: u8, bytes: u16| {
+        let part = |part: u16| <sha2::Sha256 as sha2::Digest>::digest([&[of], &part.to_be_bytes()[..]].concat());
+        let name = (0..bytes).flat_map(part).map(|byte| char::from(b'0' + byte % 64));
+        name.take(bytes.into()).collect::<String>()
+    };
+    let lookup = BlindLookup::shared(B::Table::default(), BlindIndex::new(random(1, 255)).bits(256));
+    let scope = KeyScope::new(random(2, 1_024), random(3, 1_024));
+    let mut transaction = db.begin().await.unwrap();
+    let tx = db.tx(&mut transaction);
+    store.lookup(&lookup).add(tx, &scope, "Lovelace").await.unwrap();
+    assert_eq!(store.lookup(&lookup).find(tx, "Lovelace").await.unwrap(), Some(scope.clone()));
+    store.lookup(&lookup).clear(tx, &scope).await.unwrap();
+    let long = BlindLookup::shared(B::Table::default(), BlindIndex::new(random(1, 256)));
+    for refused in [
+        store.lookup(&long).find(tx, "Lovelace").await.map(drop),
+        store.lookup(&long).remove(tx, &scope, "Lovelace").await,
+        store.lookup(&long).clear(tx, &scope).await,
+    ] {
+        assert!(matches!(refused, Err(Error::Input(InputFault::InvalidText { .. }))), "{refused:?}");
+    }
+}
+
+/// A row that lost its active key is a loss, and no empty index.
+#[tokio::test]
+async fn a_lost_index_key_is_told_from_nobody() {
+    let (db, store, emails) = shop::<Sqlite>().await;
+    db.add(&store, &emails, "1", "ada@example.org").await;
+    let lost = "UPDATE key_scopes SET active_key_id = NULL WHERE scope_kind = '$eventseal' AND scope_id = 'index'";
+    assert_eq!(sqlx::query(lost).execute(&db.pool).await.unwrap().rows_affected(), 1);
+    for process in [&store, &db.process(schemas())] {
+        let refused = db.try_find(process, &emails, "ada@example.org").await;
+        let Err(Error::Keys(KeyFault::ScopeState { scope, .. })) = refused else { panic!("{refused:?}") };
+        assert_eq!(scope, KeyScope::index());
+    }
+    let mut tx = db.pool.begin().await.unwrap();
+    let refused = store.lookup(&emails).remove(&mut tx, &customer_scope("1"), "ada@example.org").await;
+    assert!(matches!(refused, Err(Error::Keys(KeyFault::ScopeState { .. }))), "{refused:?}");
 }
 
 /// With keys in another database, a key of the indexes that is made for an entry is committed before the entry, as a

@@ -100,6 +100,51 @@ async fn of_two_transactions_that_add_a_value_one_has_it() {
     }
 }
 
+/// An owner is opened anew, and adds a value of before again, while another owner is about to take its erased entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_add_that_waited_for_a_reopening_takes_no_live_entry() {
+    let (db, store, emails) = shop::<Postgres>().await;
+    let (db, store) = (Arc::new(db), Arc::new(store));
+    db.add(&store, &emails, "1", "ada@example.org").await;
+    db.add(&store, &emails, "2", "kim@example.org").await;
+    // The consumer does not see this, so the entry stays.
+    db.shred(&db.process(schemas()), "1").await;
+    let mut reopening = db.pool.begin().await.unwrap();
+    let owner = customer_scope("1");
+    store.keys().reopen(&mut reopening, &owner, "back").await.unwrap();
+    let adding = tokio::spawn({
+        let (db, store, emails) = (Arc::clone(&db), Arc::clone(&store), emails.clone());
+        async move { db.try_add(&store, &emails, "2", "ada@example.org").await }
+    });
+    until_waiting(&db, 1).await;
+    store.lookup(&emails).add(&mut reopening, &owner, "ada@example.org").await.unwrap();
+    reopening.commit().await.unwrap();
+    let taken = in_time("for an add", adding).await.unwrap();
+    assert!(taken.as_ref().is_err_and(Error::is_conflict), "{taken:?}");
+    assert_eq!(db.find(&store, &emails, "ada@example.org").await.as_deref(), Some("1"), "its entry was taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_a_rotation_waits_for_removals() {
+    let (db, store, emails) = shop::<Postgres>().await;
+    let (db, store) = (Arc::new(db), Arc::new(store));
+    db.add(&store, &emails, "1", "ada@example.org").await;
+    let mut removing = db.pool.begin().await.unwrap();
+    store.lookup(&emails).remove(&mut removing, &customer_scope("1"), "ada@example.org").await.unwrap();
+    let rotating = tokio::spawn({
+        let (db, store) = (Arc::clone(&db), Arc::clone(&store));
+        async move {
+            let mut rotating = db.pool.begin().await.unwrap();
+            store.keys().rotate_index_key(&mut rotating).await.unwrap();
+            rotating.commit().await.unwrap();
+        }
+    });
+    until_waiting(&db, 1).await;
+    removing.commit().await.unwrap();
+    in_time("for a rotation", rotating).await.unwrap();
+    assert_eq!(db.owners().await, [""; 0]);
+}
+
 /// A transaction that has added under the old key alone is committed before the rotation is, so that whoever looks
 /// after the rotation sees its entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

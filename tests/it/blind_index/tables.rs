@@ -9,6 +9,7 @@ use eventseal::memory::{MemoryBlindIndex, MemoryTx};
 use eventseal::postgres::PostgresBlindIndex;
 use eventseal::sqlite::SqliteBlindIndex;
 use eventseal::{KeyScope, Result};
+use sqlx::{Connection, SqliteConnection};
 use std::sync::Arc;
 use support::backend::Backend;
 use support::{Memory, Postgres, Sqlite, caught, on_every_database};
@@ -47,6 +48,7 @@ async fn tables_with_names_of_their_own_keep_the_contract() {
 enum Broken {
     TakesPlaces,
     ForgetsTheScope,
+    ForgetsTheGeneration,
     IgnoresTheIndex,
     DropsOneScopeTooMany,
     KeepsEntries,
@@ -89,6 +91,11 @@ impl BlindIndexTable for Broken {
         if let Self::ForgetsTheScope = self {
             let others: Vec<_> = entries.iter().flat_map(|entry| ["1", "2"].map(|id| of(entry, id))).collect();
             return MemoryBlindIndex::new().remove(tx, &others).await;
+        }
+        if let Self::ForgetsTheGeneration = self {
+            let any = (1..=9).flat_map(|generation| entries.iter().map(move |entry| (generation, entry)));
+            let any: Vec<_> = any.map(|(generation, entry)| BlindEntry { generation, ..entry.clone() }).collect();
+            return MemoryBlindIndex::new().remove(tx, &any).await;
         }
         MemoryBlindIndex::new().remove(tx, entries).await
     }
@@ -141,6 +148,7 @@ async fn broken_tables_are_caught() {
     for (broken, rule) in [
         (Broken::TakesPlaces, "a unique place holds one entry"),
         (Broken::ForgetsTheScope, "an entry is removed if its scope is the same"),
+        (Broken::ForgetsTheGeneration, "an entry is removed if its generation is the same"),
         (Broken::IgnoresTheIndex, "index, key and hash must be the same"),
         (Broken::DropsOneScopeTooMany, "entries of other scopes are kept"),
         (Broken::KeepsEntries, "those with one of the hashes are kept"),
@@ -148,5 +156,87 @@ async fn broken_tables_are_caught() {
     ] {
         let suite = async move { conformance::blind_index_table(&Memory::make().await, &broken).await };
         caught("a broken table", rule, suite).await;
+    }
+}
+
+/// A table that makes one of its changes outside of a transaction too: it begins one of its own.
+struct Autocommits(&'static str);
+
+/// Calls the table, in a transaction of its own if this is the broken call and there is none.
+macro_rules! call {
+    ($self:ident, $tx:ident, $call:ident ( $($argument:expr),* )) => {{
+        if $tx.is_in_transaction() || $self.0 != stringify!($call) {
+            return SqliteBlindIndex::new().$call($tx, $($argument),*).await;
+        }
+        let mut own = $tx.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let done = SqliteBlindIndex::new().$call(&mut own, $($argument),*).await;
+        own.commit().await.unwrap();
+        done
+    }};
+}
+
+#[async_trait]
+impl BlindIndexTable for Autocommits {
+    type Tx = SqliteConnection;
+
+    async fn add(&self, tx: &mut Self::Tx, entries: &[BlindEntry]) -> Result<Vec<BlindEntry>> {
+        call!(self, tx, add(entries))
+    }
+
+    async fn find(
+        &self,
+        tx: &mut Self::Tx,
+        index: &str,
+        hashes: &[(KeyId, Vec<u8>)],
+        limit: u32,
+    ) -> Result<Vec<BlindEntry>> {
+        SqliteBlindIndex::new().find(tx, index, hashes, limit).await
+    }
+
+    async fn remove(&self, tx: &mut Self::Tx, entries: &[BlindEntry]) -> Result<()> {
+        call!(self, tx, remove(entries))
+    }
+
+    async fn keep_only(
+        &self,
+        tx: &mut Self::Tx,
+        index: &str,
+        scope: &KeyScope,
+        hashes: &[(KeyId, Vec<u8>)],
+    ) -> Result<()> {
+        call!(self, tx, keep_only(index, scope, hashes))
+    }
+
+    async fn drop_scope(&self, tx: &mut Self::Tx, scope: &KeyScope, before: Option<u32>) -> Result<u64> {
+        call!(self, tx, drop_scope(scope, before))
+    }
+
+    async fn scopes_after(&self, tx: &mut Self::Tx, after: Option<&KeyScope>, limit: u32) -> Result<Vec<KeyScope>> {
+        SqliteBlindIndex::new().scopes_after(tx, after, limit).await
+    }
+
+    async fn unfinished(
+        &self,
+        tx: &mut Self::Tx,
+        active: KeyId,
+        older: &[KeyId],
+    ) -> Result<Option<(String, KeyScope)>> {
+        SqliteBlindIndex::new().unfinished(tx, active, older).await
+    }
+
+    async fn drop_keys(&self, tx: &mut Self::Tx, keys: &[KeyId], limit: u32) -> Result<u64> {
+        call!(self, tx, drop_keys(keys, limit))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_write_outside_of_transactions_are_caught() {
+    for broken in ["add", "remove", "keep_only", "drop_scope", "drop_keys"] {
+        let suite = async move {
+            let db = Sqlite::make().await;
+            SqliteBlindIndex::new().migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
+            conformance::blind_index_table(&db, &Autocommits(broken)).await;
+        };
+        caught(broken, "entries are changed in a transaction only", suite).await;
     }
 }
