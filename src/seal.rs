@@ -8,6 +8,7 @@
 //! - [`places`] says whose values are where in a payload that was opened.
 //! - [`value`] seals and opens values outside of events, [`snapshot`] the states of aggregates.
 //! - [`clear`] and [`detect`] refuse what must not be stored or read as it is. [`named`] says which keys a seal names.
+//! - [`unsealed`] looks for protected values that no key seals.
 
 pub(crate) mod binding;
 pub(crate) mod clear;
@@ -23,4 +24,5 @@ pub(crate) mod plan;
 pub(crate) mod sealing;
 pub(crate) mod snapshot;
 pub(crate) mod token;
+pub(crate) mod unsealed;
 pub(crate) mod value;
