@@ -9,6 +9,7 @@
 //! - [`places`] says whose values are where in a payload that was opened.
 //! - [`value`] seals and opens values outside of events, [`snapshot`] the states of aggregates.
 //! - [`clear`] and [`detect`] refuse what must not be stored or read as it is. [`named`] says which keys a seal names.
+//! - [`unsealed`] looks for protected values that no key seals.
 
 pub(crate) mod binding;
 pub(crate) mod clear;
@@ -25,4 +26,5 @@ pub(crate) mod sealing;
 pub(crate) mod snapshot;
 pub(crate) mod stand_in;
 pub(crate) mod token;
+pub(crate) mod unsealed;
 pub(crate) mod value;

@@ -92,13 +92,21 @@
 //! shredded, disabled or withheld since the events were read, nothing is saved, even if the scope was reopened. The
 //! [`SaveOutcome`] says so, and it is no error.
 //!
-//! An aggregate whose events hold protected values in the clear (stored before the store was
-//! sealed) gets no snapshot: no key says
-//! whose these values are. If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An
+//! An aggregate whose events hold protected values in the clear gets no snapshot: no key says whose these values are.
+//! They were stored before the store was sealed, or at a version that did not protect them yet. A backfill or a rewrite
+//! seals them. Snapshots from before the schemas protected such a value are discarded, but their rows hold it under
+//! other keys. **So empty the table of snapshots before you call the value erasable**: see [What a change of protection
+//! needs](#what-a-change-of-protection-needs). If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An
 //! aggregate whose owner was shredded goes on: it is folded once, and the snapshot holds the redactions.
 //!
 //! A state in which nothing is protected is sealed too, under the integrity key of the namespace. So no snapshot is
 //! ever in the clear.
+//!
+//! # What a change of protection needs
+//! A snapshot that was made while the schemas did not protect a value does not need the key of the value's owner. New
+//! schemas discard it, but its row stays. So once schemas that protect more are in use everywhere, delete the snapshots
+//! of before: `DELETE FROM snapshots`, or [`delete`](SealedSnapshots::delete) for each aggregate. Backups of the table
+//! keep them, as they keep the events in the clear.
 //!
 //! # Where it is saved
 //! In any transaction on the database of the events. If that transaction also appends, save after the append: both lock
@@ -115,13 +123,14 @@ pub use outcome::{Discarded, SaveOutcome};
 pub use state::{AggregateState, Rebuilt};
 
 use crate::crypto::primitives::Transcript;
-use crate::error::{Error, InputFault, Result, SetUpFault};
+use crate::error::{Error, InputFault, Result, SetUpFault, StorageFault};
 use crate::event::{AggregateRef, PersistedEvent, check_text, now};
 use crate::keys::KeyStore;
 use crate::schema::Schemas;
 use crate::seal::snapshot::SnapshotBinding;
 use crate::sealed_store::SealedStore;
 use crate::sealer::UsedKeys;
+use crate::snapshots::state::RowId;
 use crate::store::{EventStore, SnapshotStore, StoredSnapshot};
 use std::fmt;
 
@@ -187,16 +196,16 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
             fingerprint: self.fingerprint::<A>(store.schemas())?,
             snapshot: None,
             discarded: None,
+            discarded_row: None,
         };
         let mut after = None;
-        if let Some(stored) = self.inner.load(tx, aggregate, A::NAME).await? {
-            match resume(tx, store, &mut rebuilt, &stored).await? {
+        match self.find(tx, aggregate, A::NAME).await? {
+            Ok(None) => {}
+            Ok(Some(stored)) => match resume(tx, store, &mut rebuilt, &stored).await? {
                 Ok(events) => after = Some(events),
-                Err(why) => {
-                    note(&rebuilt, &stored, &why);
-                    rebuilt.discarded = Some(why);
-                }
-            }
+                Err(why) => rebuilt.discard(Some(&stored), why),
+            },
+            Err(damaged) => rebuilt.discard(None, damaged),
         }
         let events = match after {
             Some(events) => events,
@@ -268,10 +277,6 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
                 return Ok(why);
             }
         };
-        if rebuilt.discarded.is_some() {
-            // It may be of a version that the stream does not have any more, and then nothing would ever replace it.
-            self.inner.delete(tx, aggregate, Some(A::NAME)).await?;
-        }
         let snapshot = StoredSnapshot {
             aggregate: aggregate.clone(),
             state: A::NAME.to_owned(),
@@ -281,9 +286,43 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
             sealed,
             created_at: now(),
         };
-        match self.inner.save(tx, &snapshot).await? {
-            true => Ok(SaveOutcome::Saved),
-            false => Ok(SaveOutcome::Outdated),
+        let is_saved = self.inner.save(tx, &snapshot).await?
+            || rebuilt.discarded.is_some() && self.replace_discarded(tx, rebuilt.discarded_row, &snapshot).await?;
+        Ok(if is_saved { SaveOutcome::Saved } else { SaveOutcome::Outdated })
+    }
+
+    /// Saves a snapshot in place of the newer one that was discarded, if that is still the one that is stored. It may be
+    /// of a version that the stream does not have any more, and then nothing else would ever replace it.
+    ///
+    /// The caller has tried to save this snapshot. So the stored row is locked until the transaction ends, and can't be
+    /// replaced between the look at it and the deletion.
+    async fn replace_discarded(
+        &self,
+        tx: &mut P::Tx,
+        discarded: Option<RowId>,
+        snapshot: &StoredSnapshot,
+    ) -> Result<bool> {
+        let (aggregate, state) = (&snapshot.aggregate, &snapshot.state);
+        if let Ok(Some(stored)) = self.find(tx, aggregate, state).await?
+            && discarded != Some(row_id(&stored))
+        {
+            return Ok(false);
+        }
+        self.inner.delete(tx, aggregate, Some(state)).await?;
+        self.inner.save(tx, snapshot).await
+    }
+
+    /// The stored snapshot, or why its row is none.
+    async fn find(
+        &self,
+        tx: &mut P::Tx,
+        aggregate: &AggregateRef,
+        state: &str,
+    ) -> Result<Result<Option<StoredSnapshot>, Discarded>> {
+        match self.inner.load(tx, aggregate, state).await {
+            Ok(found) => Ok(Ok(found)),
+            Err(Error::Storage(StorageFault::InvalidRow { problem, .. })) => Ok(Err(Discarded::Altered { problem })),
+            Err(error) => Err(error),
         }
     }
 
@@ -347,15 +386,24 @@ async fn resume<Tx: Send + 'static, A: AggregateState>(
     Ok(Ok(after))
 }
 
-/// Logs why a snapshot was discarded. Most reasons are everyday; somebody should hear of the others.
-fn note<A: AggregateState>(rebuilt: &Rebuilt<A>, stored: &StoredSnapshot, why: &Discarded) {
-    let (aggregate, version, state) = (&rebuilt.aggregate, stored.version.get(), A::NAME);
-    match why {
-        Discarded::Altered { .. } | Discarded::Undecodable => {
-            tracing::warn!(%aggregate, version, state, reason = %why, "a snapshot was discarded");
+impl<A: AggregateState> Rebuilt<A> {
+    /// Notes that the stored snapshot is not used, and logs why. Most reasons are everyday; somebody should hear of the
+    /// others.
+    fn discard(&mut self, stored: Option<&StoredSnapshot>, why: Discarded) {
+        let (aggregate, version) = (&self.aggregate, stored.map(|stored| stored.version.get()));
+        match why {
+            Discarded::Altered { .. } | Discarded::Undecodable => {
+                tracing::warn!(%aggregate, version, state = A::NAME, reason = %why, "a snapshot was discarded");
+            }
+            _ => tracing::info!(%aggregate, version, state = A::NAME, reason = %why, "a snapshot was discarded"),
         }
-        _ => tracing::info!(%aggregate, version, state, reason = %why, "a snapshot was discarded"),
+        self.discarded_row = stored.map(row_id);
+        self.discarded = Some(why);
     }
+}
+
+fn row_id(stored: &StoredSnapshot) -> RowId {
+    (stored.version, stored.last_event, stored.fingerprint)
 }
 
 fn check_name(name: &str) -> Result<()> {

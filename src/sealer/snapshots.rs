@@ -2,13 +2,16 @@
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, EventFault, Result};
-use crate::event::PersistedEvent;
+use crate::event::{PersistedEvent, SealedPlace};
+use crate::json::pointer::{JsonPointer, Places};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyState, KeyStore};
+use crate::schema::VersionSchema;
 use crate::seal::format::EntryKind;
 use crate::seal::opening::{KeyStatus, Opened};
 use crate::seal::sealing::SealingKey;
 use crate::seal::snapshot::{ClosedSnapshot, SnapshotBinding, fits, seal};
+use crate::seal::unsealed::holds_unsealed;
 use crate::sealer::{Accepts, OpenedRow, Reader, Sealer};
 use crate::snapshots::outcome::{Discarded, SaveOutcome};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -21,7 +24,7 @@ pub(crate) struct UsedKeys {
     opened: BTreeMap<KeyId, KeyScope>,
     /// The keys in whose place there was a redaction.
     redacted: BTreeSet<KeyId>,
-    /// An event had a protected value that no key seals.
+    /// An event had a value that no key seals, and that its stored version or its current one protects.
     in_the_clear: bool,
 }
 
@@ -59,12 +62,33 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             let noted = row.inspect(|row: &OpenedRow<'_>| {
                 row.opened.iter().chain(&row.metadata).for_each(|opened| used.add(opened));
             });
+            let (first, is_current) = (out.len(), noted.as_ref().is_ok_and(|row| row.is_current(&event)));
             if let Err(error) = noted.and_then(|row| self.upcast(event, row, &mut out)) {
                 tracing::warn!(%event_id, %position, "a stored event can't be read");
                 return Err(error);
             }
+            used.in_the_clear |= !is_current && out[first..].iter().any(|part| self.protects_later(part));
         }
         Ok(out)
+    }
+
+    /// Does the current version of an upcast event protect a value that no key seals in the store? A rewrite would seal
+    /// it, and then a shred of its owner must reach everything that was folded from it.
+    fn protects_later(&self, part: &PersistedEvent) -> bool {
+        let read_as = match self.schemas.for_read(part.event_id, &part.event_type, part.event_version) {
+            Ok(Some(read_as)) => read_as,
+            Ok(None) | Err(_) => self.schemas.unregistered(part.event_version),
+        };
+        let VersionSchema { plan, metadata_plan, .. } = read_as.schema;
+        let sealed = |places: Vec<SealedPlace>, redacted: &[JsonPointer]| {
+            let places: Vec<_> =
+                places.into_iter().map(|sealed| sealed.place).chain(redacted.iter().cloned()).collect();
+            Places::of(&places)
+        };
+        let payload = || sealed(part.sealed_places(), &part.redacted);
+        let metadata = || sealed(part.sealed_metadata_places(), &part.redacted_metadata);
+        let in_metadata = |text: &Vec<u8>| holds_unsealed(metadata_plan, text, metadata);
+        holds_unsealed(plan, &part.payload, payload) || part.metadata.as_ref().is_some_and(in_metadata)
     }
 
     /// Is there a value in the clear that the schemas protect? They may accept that of events from before the wrap.

@@ -19,7 +19,8 @@ pub enum Discarded {
         /// The key.
         key_id: KeyId,
     },
-    /// The seal does not hold: the snapshot was altered, or belongs to another aggregate, version or namespace.
+    /// The seal does not hold, or the row is damaged: the snapshot was altered, or belongs to another aggregate, version
+    /// or namespace.
     Altered {
         /// What does not hold.
         problem: &'static str,
@@ -76,7 +77,11 @@ pub enum SaveOutcome {
     /// withheld it meanwhile. Nothing of its owner is kept. Load the aggregate again.
     KeyChanged,
     /// An event has a value in the clear that the schemas protect, so no key says whose it is. Such events exist where
-    /// [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) was called. A backfill seals them.
+    /// [`accept_plaintext`](crate::schema::SchemasBuilder::accept_plaintext) was called: a backfill seals them. They
+    /// also exist where the current version protects a value that the stored one does not: a rewrite seals them.
+    ///
+    /// A step that is a function can hide whose a value is. Then it counts as one in the clear: see
+    /// [`sealed_places`](crate::PersistedEvent::sealed_places).
     InTheClear,
     /// The state is larger than 64 MiB, or holds data of more than 1,024 owners.
     TooLarge,

@@ -54,7 +54,12 @@ pub struct Rebuilt<A> {
     pub(super) fingerprint: [u8; 32],
     pub(super) snapshot: Option<AggregateVersion>,
     pub(super) discarded: Option<Discarded>,
+    /// Which snapshot was discarded; `None` if its row could not be read.
+    pub(super) discarded_row: Option<RowId>,
 }
+
+/// Tells the snapshots of one aggregate and state apart: the version, the last event and the fingerprint.
+pub(super) type RowId = (AggregateVersion, Uuid, [u8; 32]);
 
 impl<A> Rebuilt<A> {
     /// The state.

@@ -1,7 +1,9 @@
 //! Snapshots of aggregates, on every database: what holds for payloads (I1 to I9) holds for them (I17).
 
 mod binding;
+mod later;
 mod races;
+mod rows;
 mod states;
 mod stores;
 
