@@ -80,9 +80,8 @@
 //! - To the code: the schemas with their steps, the [name](AggregateState::NAME) and the
 //!   [version](AggregateState::VERSION) of the state, and the name of its Rust type. **Functions and fields can't be
 //!   compared.** So if `apply` or a field of the state changes, or a step that is a function, increase `VERSION`: else
-//! an
-//!   old snapshot is used. With [`code_version`](SealedSnapshots::code_version), each release of the application begins
-//!   with new snapshots. Pass something that changes with each release, such as the id of a commit.
+//!   an old snapshot is used. With [`code_version`](SealedSnapshots::code_version), each release of the application
+//!   begins with new snapshots. Pass something that changes with each release, such as the id of a commit.
 //!
 //! An event that somebody rewrites in place (not by a backfill, which only seals) is not noticed. Delete the snapshots
 //! of its aggregate.
@@ -94,10 +93,10 @@
 //!
 //! An aggregate whose events hold protected values in the clear gets no snapshot: no key says whose these values are.
 //! They were stored before the store was sealed, or at a version that did not protect them yet. A backfill or a rewrite
-//! seals them. Snapshots from before the schemas protected such a value are discarded, but their rows hold it under
-//! other keys. **So empty the table of snapshots before you call the value erasable**: see [What a change of protection
-//! needs](#what-a-change-of-protection-needs). If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An
-//! aggregate whose owner was shredded goes on: it is folded once, and the snapshot holds the redactions.
+//! seals them.
+//!
+//! If an owner is disabled or withheld, no new snapshot is made as long as that lasts. An aggregate whose owner was
+//! shredded goes on: it is folded once, and the snapshot holds the redactions.
 //!
 //! A state in which nothing is protected is sealed too, under the integrity key of the namespace. So no snapshot is
 //! ever in the clear.
@@ -130,8 +129,8 @@ use crate::schema::Schemas;
 use crate::seal::snapshot::SnapshotBinding;
 use crate::sealed_store::SealedStore;
 use crate::sealer::UsedKeys;
-use crate::snapshots::state::RowId;
 use crate::store::{EventStore, SnapshotStore, StoredSnapshot};
+use state::RowId;
 use std::fmt;
 
 /// The longest name of a state, in bytes. With the names of an aggregate it is the key of a table.
@@ -291,8 +290,8 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         Ok(if is_saved { SaveOutcome::Saved } else { SaveOutcome::Outdated })
     }
 
-    /// Saves a snapshot in place of the newer one that was discarded, if that is still the one that is stored. It may be
-    /// of a version that the stream does not have any more, and then nothing else would ever replace it.
+    /// Saves a snapshot in place of the newer one that was discarded, if that is still the one that is stored. It may
+    /// be of a version that the stream does not have any more, and then nothing else would ever replace it.
     ///
     /// The caller has tried to save this snapshot. So the stored row is locked until the transaction ends, and can't be
     /// replaced between the look at it and the deletion.
