@@ -290,8 +290,8 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         Ok(if is_saved { SaveOutcome::Saved } else { SaveOutcome::Outdated })
     }
 
-    /// Saves a snapshot in place of the newer one that was discarded, if that is still the one that is stored. It may be
-    /// of a version that the stream does not have any more, and then nothing else would ever replace it.
+    /// Saves a snapshot in place of the newer one that was discarded, if that is still the one that is stored. It may
+    /// be of a version that the stream does not have any more, and then nothing else would ever replace it.
     ///
     /// The caller has tried to save this snapshot. So the stored row is locked until the transaction ends, and can't be
     /// replaced between the look at it and the deletion.

@@ -19,8 +19,8 @@ pub enum Discarded {
         /// The key.
         key_id: KeyId,
     },
-    /// The seal does not hold, or the row is damaged: the snapshot was altered, or belongs to another aggregate, version
-    /// or namespace.
+    /// The seal does not hold, or the row is damaged: the snapshot was altered, or belongs to another aggregate,
+    /// version or namespace.
     Altered {
         /// What does not hold.
         problem: &'static str,
