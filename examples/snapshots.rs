@@ -8,8 +8,8 @@ use eventseal::error::BoxError;
 use eventseal::snapshots::{AggregateState, Rebuilt, SaveOutcome, SealedSnapshots};
 use eventseal::sqlite::{SqliteKeys, SqliteSnapshots, SqliteStore};
 use eventseal::{
-    AggregateRef, Event, EventStore, Events, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, Scope, SealedStore,
-    Sensitive, aggregate,
+    AggregateRef, AggregateVersion, Event, EventStore, Events, Keyring, Namespace, NewEvent, PersistedEvent, Schemas,
+    Scope, SealedStore, Sensitive, aggregate,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
@@ -89,7 +89,7 @@ impl Service {
         assert!(rebuilt.state().members.len() < 100, "a rule of the account");
         self.store.append(&mut tx, account, rebuilt.expected_version(), &[command]).await?;
         if self.snapshots.save_every(&mut tx, &self.store, &rebuilt, EVERY).await? == SaveOutcome::Saved {
-            println!("  a snapshot of version {} is kept", rebuilt.version().map_or(0, |version| version.get()));
+            println!("  a snapshot of version {} is kept", rebuilt.version().map_or(0, AggregateVersion::get));
         }
         tx.commit().await?;
         Ok(rebuilt)
@@ -136,7 +136,10 @@ async fn main() -> BoxResult {
     println!("No command had to fold more than {most} of the 32 events.");
 
     let rebuilt = service.load(&account).await?;
-    assert_eq!((rebuilt.state().cents, rebuilt.folded(), rebuilt.snapshot().map(|at| at.get())), (3_000, 2, Some(30)));
+    assert_eq!(
+        (rebuilt.state().cents, rebuilt.folded(), rebuilt.snapshot().map(AggregateVersion::get)),
+        (3_000, 2, Some(30))
+    );
     println!("{:?}", rebuilt.state());
 
     println!("Ada asks to be forgotten. Her data was in the snapshot, so it can't be opened any more:");

@@ -237,7 +237,7 @@ impl Backend for Sqlite {
 
     async fn make_snapshots(&self) -> SqliteSnapshots {
         let snapshots = SqliteSnapshots::new();
-        snapshots.migrate(&mut *self.pool.acquire().await.unwrap()).await.unwrap();
+        snapshots.migrate(&mut self.pool.acquire().await.unwrap()).await.unwrap();
         snapshots
     }
 
@@ -262,7 +262,7 @@ impl Backend for Postgres {
 
     async fn make_snapshots(&self) -> PostgresSnapshots {
         let snapshots = PostgresSnapshots::new();
-        snapshots.migrate(&mut *self.pool.acquire().await.unwrap()).await.unwrap();
+        snapshots.migrate(&mut self.pool.acquire().await.unwrap()).await.unwrap();
         snapshots
     }
 

@@ -114,8 +114,11 @@ impl Registered {
 
     fn owners(&self) -> impl Iterator<Item = &str> {
         let versions = self.types.values().flat_map(|known| known.versions.values());
-        let metadata = |version: &'_ LockedVersion| version.metadata.iter().flat_map(|of| of.protected.values());
-        versions.flat_map(move |version| version.protected.values().chain(metadata(version))).map(String::as_str)
+        let of_both = versions.flat_map(|version| {
+            let metadata = version.metadata.iter().flat_map(|metadata| metadata.protected.values());
+            version.protected.values().chain(metadata)
+        });
+        of_both.map(String::as_str)
     }
 
     /// The kinds of scopes that the schemas name.

@@ -62,7 +62,7 @@ pub(super) struct Registered {
 }
 
 #[derive(Debug, Serialize, Deserialize, EventPart)]
-#[event(redact_with = self::inner::constant)]
+#[event(redact_with = inner::constant)]
 pub(super) struct Address {
     pub(super) street: Sensitive<String>,
 }
@@ -83,11 +83,11 @@ fn a_type_names_functions_and_agrees_with_a_declaration_by_hand() {
     let hand = |name: &'static str, stand_in: &str| {
         let all = event("Registered").version(1).protect(&["/name", "/note", "/address/street"], customer());
         let all = all.redact_as("/note", stand_in).redact_with("/name", name, numbered);
-        all.redact_with("/address/street", "self::inner::constant", inner::constant)
+        all.redact_with("/address/street", "inner::constant", inner::constant)
     };
     let schemas = Schemas::of::<Registered>().and([hand("numbered", "gone")]).build().unwrap();
     let lock = LockFile::of(&schemas).types["Registered"].versions[&1].clone();
-    let functions = json!({ "/name": "numbered", "/address/street": "self::inner::constant" });
+    let functions = json!({ "/name": "numbered", "/address/street": "inner::constant" });
     assert_eq!(serde_json::to_value(&lock.redact_with).unwrap(), functions);
     assert_eq!(serde_json::to_value(&lock.redact_as).unwrap(), json!({ "/note": "gone" }));
     for other in [hand("other", "gone"), hand("numbered", "other")] {

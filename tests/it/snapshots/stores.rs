@@ -30,7 +30,7 @@ async fn every_store_of_snapshots_keeps_the_contract() {
     let db = Postgres::empty().await;
     let named = PostgresSnapshots::with_table("shop_Snapshots").unwrap().in_schema("Shop").unwrap();
     let snapshots = db.make_snapshots().await;
-    named.migrate(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
+    named.migrate(&mut db.pool.acquire().await.unwrap()).await.unwrap();
     conformance::snapshot_store(&db, &snapshots).await;
     conformance::snapshot_store(&db, &named).await;
 }

@@ -41,7 +41,7 @@ fn of(name: &str, spelling: &str, value: &str) -> Hash {
 
 impl Hash {
     /// Hashed as this is spelled.
-    fn as_in(mut self, spelled: &str) -> Self {
+    fn spelled(mut self, spelled: &str) -> Self {
         let (made, hash) = self.make().unwrap();
         assert_eq!(made, spelled, "{}", self.name);
         (self.spelled, self.hash) = (Some(made), Some(hash));
@@ -51,39 +51,39 @@ impl Hash {
 
 fn spelled() -> Vec<Hash> {
     vec![
-        of("exact", "exact", " Ada ").as_in(" Ada "),
-        of("exact-with-any-character", "exact", "a\0\u{1f512}\n").as_in("a\0\u{1f512}\n"),
-        of("decomposed", "exact", "e\u{301}").as_in("e\u{301}"),
-        of("composed", "exact", "\u{e9}").as_in("\u{e9}"),
-        of("folded", "case_folded", "Ada LOVELACE ").as_in("ada lovelace "),
-        of("folded-sharp-s", "case_folded", "Stra\u{df}e").as_in("strasse"),
-        of("folded-capital-sharp-s", "case_folded", "STRA\u{1e9e}E").as_in("strasse"),
+        of("exact", "exact", " Ada ").spelled(" Ada "),
+        of("exact-with-any-character", "exact", "a\0\u{1f512}\n").spelled("a\0\u{1f512}\n"),
+        of("decomposed", "exact", "e\u{301}").spelled("e\u{301}"),
+        of("composed", "exact", "\u{e9}").spelled("\u{e9}"),
+        of("folded", "case_folded", "Ada LOVELACE ").spelled("ada lovelace "),
+        of("folded-sharp-s", "case_folded", "Stra\u{df}e").spelled("strasse"),
+        of("folded-capital-sharp-s", "case_folded", "STRA\u{1e9e}E").spelled("strasse"),
         of("folded-final-sigma", "case_folded", "\u{39f}\u{394}\u{3a5}\u{3a3}\u{3a3}\u{395}\u{3a5}\u{3a3}")
-            .as_in("\u{3bf}\u{3b4}\u{3c5}\u{3c3}\u{3c3}\u{3b5}\u{3c5}\u{3c3}"),
-        of("folded-ligature", "case_folded", "\u{fb01}n").as_in("fin"),
-        of("folded-i-with-a-dot", "case_folded", "\u{130}").as_in("i\u{307}"),
-        of("folded-i-without-a-dot", "case_folded", "\u{131}").as_in("i"),
-        of("folded-cherokee", "case_folded", "\u{13a0}\u{ab70}").as_in("\u{ab70}\u{ab70}"),
-        of("address", "email", "ada@example.org").as_in("ada@example.org"),
-        of("address-in-capitals", "email", " ADA+Shop@Example.ORG\r\n").as_in("ada+shop@example.org"),
-        of("address-with-two-ats", "email", "\"a@b\"@example.org").as_in("\"a@b\"@example.org"),
-        of("address-behind-a-no-break-space", "email", "\u{a0}ada@example.org\u{3000}").as_in("ada@example.org"),
+            .spelled("\u{3bf}\u{3b4}\u{3c5}\u{3c3}\u{3c3}\u{3b5}\u{3c5}\u{3c3}"),
+        of("folded-ligature", "case_folded", "\u{fb01}n").spelled("fin"),
+        of("folded-i-with-a-dot", "case_folded", "\u{130}").spelled("i\u{307}"),
+        of("folded-i-without-a-dot", "case_folded", "\u{131}").spelled("i"),
+        of("folded-cherokee", "case_folded", "\u{13a0}\u{ab70}").spelled("\u{ab70}\u{ab70}"),
+        of("address", "email", "ada@example.org").spelled("ada@example.org"),
+        of("address-in-capitals", "email", " ADA+Shop@Example.ORG\r\n").spelled("ada+shop@example.org"),
+        of("address-with-two-ats", "email", "\"a@b\"@example.org").spelled("\"a@b\"@example.org"),
+        of("address-behind-a-no-break-space", "email", "\u{a0}ada@example.org\u{3000}").spelled("ada@example.org"),
     ]
 }
 
 fn truncated() -> Vec<Hash> {
     let bits = [32, 33, 39, 40, 96, 127, 255, 256];
     let hash = |bits: u16| Hash { bits, ..of(&format!("{bits}-bits"), "email", "ada@example.org") };
-    bits.map(|bits| hash(bits).as_in("ada@example.org")).to_vec()
+    bits.map(|bits| hash(bits).spelled("ada@example.org")).to_vec()
 }
 
 /// Where the name of the index ends, and which key it is.
 fn apart() -> Vec<Hash> {
     let index = |name: &str, index: &str, value: &str| Hash { index: index.into(), ..of(name, "exact", value) };
     vec![
-        index("index-ab-value-c", "ab", "c").as_in("c"),
-        index("index-a-value-bc", "a", "bc").as_in("bc"),
-        index("index-with-any-character", "\u{e9} \u{1f512}", "c").as_in("c"),
-        Hash { secret: hex_of(&secret("another index")), ..index("another-key", "ab", "c") }.as_in("c"),
+        index("index-ab-value-c", "ab", "c").spelled("c"),
+        index("index-a-value-bc", "a", "bc").spelled("bc"),
+        index("index-with-any-character", "\u{e9} \u{1f512}", "c").spelled("c"),
+        Hash { secret: hex_of(&secret("another index")), ..index("another-key", "ab", "c") }.spelled("c"),
     ]
 }
