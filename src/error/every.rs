@@ -128,6 +128,7 @@ fn of_events() -> Vec<Error> {
         Error::Event { event_id, fault: EventFault::OtherSubject { kind: kind(), pointer: "/subject".into() } },
         Error::Event { event_id, fault: EventFault::SubjectNotWritten },
         Error::Event { event_id, fault: EventFault::ReservedMember },
+        Error::Event { event_id, fault: EventFault::ReservedMember.in_metadata() },
         Error::Event { event_id, fault: EventFault::DuplicateMember { pointer: pointer() } },
         Error::Event { event_id, fault: EventFault::ShapeMismatch { pointer: pointer(), expected: "an object" } },
         Error::Event {

@@ -6,7 +6,7 @@ use crate::json::pointer::{Bound, JsonPointer, Pattern, Token};
 use crate::json::scan::{Hit, MAX_DEPTH, ScanError, scan, unescape};
 use crate::json::wanted::Target;
 use crate::keys::names::KeyScope;
-use crate::seal::format::Entry;
+use crate::seal::format::{Entry, Header};
 use crate::seal::in_the_clear::{Clear, Hidden, OwnerFn};
 use crate::seal::named::read_header;
 use crate::seal::normalize::NotNormalized;
@@ -51,13 +51,14 @@ impl<'f> Names<'f> {
 pub(super) struct Beside<'e> {
     plan: &'e Plan,
     event: EventRef<'e>,
-    hits: OnceCell<Vec<Hit>>,
+    /// The ids that the other document has, and its header if it is sealed.
+    found: OnceCell<(Vec<Hit>, Option<Header>)>,
     clear: OnceCell<Option<Clear<'e>>>,
 }
 
 impl<'e> Beside<'e> {
     pub(super) fn new(plan: &'e Plan, event: EventRef<'e>) -> Self {
-        Self { plan, event, hits: OnceCell::new(), clear: OnceCell::new() }
+        Self { plan, event, found: OnceCell::new(), clear: OnceCell::new() }
     }
 
     /// The id that a function names.
@@ -70,8 +71,7 @@ impl<'e> Beside<'e> {
 
     /// Refuses to take ciphertext, or what stands in a sealed value's place, for an id. An older schema may have sealed
     /// what names an owner now.
-    fn check_in_the_clear(&self, kind: &str, pointer: usize, token: &[u8]) -> Result<()> {
-        let header = read_header(EventRef { document: self.event.document.other(), ..self.event }, token)?;
+    fn check_in_the_clear(&self, kind: &str, pointer: usize, header: &Header) -> Result<()> {
         let id = &self.plan.beside[pointer];
         let covers = |entry: &Entry| {
             let place = JsonPointer::new_unchecked(header.pointer(*entry));
@@ -90,8 +90,8 @@ impl<'e> Beside<'e> {
     /// The JSON text at a pointer of the plan into the other document; `None` if there is none.
     fn id(&self, kind: &str, pointer: usize) -> Result<Option<&'e [u8]>> {
         let Some(beside) = self.event.beside else { return Ok(None) };
-        let hits = match self.hits.get() {
-            Some(hits) => hits,
+        let (hits, header) = match self.found.get() {
+            Some(found) => found,
             None => {
                 let fault = |error| Error::Event {
                     event_id: self.event.event_id,
@@ -105,12 +105,14 @@ impl<'e> Beside<'e> {
                     },
                 };
                 let found = scan(beside, &self.plan.in_beside).map_err(fault)?;
-                if let Some(seal) = found.seal {
-                    self.check_in_the_clear(kind, pointer, seal.value.of(beside))?;
-                }
-                self.hits.get_or_init(|| found.hits)
+                let other = EventRef { document: self.event.document.other(), ..self.event };
+                let header = found.seal.map(|seal| read_header(other, seal.value.of(beside))).transpose()?;
+                self.found.get_or_init(|| (found.hits, header))
             }
         };
+        if let Some(header) = header {
+            self.check_in_the_clear(kind, pointer, header)?;
+        }
         let hit = hits.iter().find(|hit| hit.target == Target::Capture(pointer));
         Ok(hit.map(|hit| hit.span.of(beside)))
     }

@@ -265,11 +265,15 @@ async fn i5_ciphertext_is_no_owner<B: Backend>() {
     let db = B::make().await;
     let sealed_id = event("LoggedIn").version(1).protect(&["/customer"], Owner::Aggregate);
     let older = db.prepared(Schemas::new([sealed_id]).unwrap()).await;
-    let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"customer":"ada"}"#).with_metadata(metadata_of("x"));
+    let metadata = r#"{"actor":{"name":"Ada"},"ip":"192.0.2.77"}"#;
+    let logged_in = NewEvent::raw("LoggedIn", 1, r#"{"customer":"ada","order":"7"}"#).with_metadata(metadata);
     db.append(&older, "1", &[logged_in]).await;
     let function = Owner::by("Customer", "who", |event| Some(event.payload()["customer"].as_str()?.to_owned()));
+    let at =
+        |pointer| event("LoggedIn").version(1).protect_metadata(&["/actor/name"], eventseal::subject("Other", pointer));
     for owner in [eventseal::subject("Customer", "/customer"), function] {
-        let newer = event("LoggedIn").version(1).protect_metadata(&["/ip"], owner);
+        // Another id is read before, and is in the clear.
+        let newer = at("/order").protect_metadata(&["/ip"], owner);
         let newer = Schemas::builder([newer]).accept_plaintext("LoggedIn").build().unwrap();
         let done = db.backfill(&db.process(newer), &BackfillOptions::default()).await.unwrap();
         assert_eq!((done.sealed, done.skipped), (0, 1), "{done:?}");

@@ -76,6 +76,12 @@ mod tests {
     /// nothing.
     const OF_APPLICATIONS: &[&str] = &[
         "deny_unknown_types()",
+        // Of snapshots and blind indexes, which this command does not touch.
+        "call migrate() of the snapshot store",
+        "call migrate() of the table",
+        "or find() its owner",
+        "run drop_shredded()",
+        "or clear() owners",
         // of PostgreSQL
         "gen_random_uuid()",
         "allow_unknown_types()",
