@@ -85,8 +85,8 @@
 //!   them in the table. The library can't tell this from within such a transaction.
 //! - Entries can also outlive a shred that the consumer did not see: one by the command `eventseal`, a replay of the
 //!   shred log, or a restore of an older table.
-//! - [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay, and as a job, such as once a day. Until
-//!   then, `find` does not find them, and `add` lets another owner have the value.
+//! - [`drop_shredded`](Lookup::drop_shredded) drops them. Run it after a replay, and as a job, such as once a day.
+//!   Until then, `find` does not find them, and `add` lets another owner have the value.
 //! - Whoever has an old backup of the table **and** of the key table can go on guessing. Both expire as backups do.
 //!
 //! A certificate of a scope does not speak of blind indexes: the library does not know which tables there are.

@@ -15,6 +15,8 @@ fn arguments(statement: &str) -> String {
         "{positions}, ARRAY[{}], array_fill('{{}}'::bytea, ARRAY[20]), array_fill('x'::bytea, ARRAY[20])",
         each(|row| format!("md5('{row}')::uuid"))
     );
+    let documents =
+        format!("{replacements}, array_fill('{{}}'::text, ARRAY[20]), array_fill('{{\"a\":1}}'::text, ARRAY[20])");
     match statement {
         "append" => {
             "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', \
@@ -33,6 +35,7 @@ fn arguments(statement: &str) -> String {
         "stored_events" => "1000, 200000, '{Placed}', '{1}', true, 100, 100000",
         "stored_events_at" => &positions,
         "replace_payloads" => &replacements,
+        "replace_documents" => &documents,
         "insert" => {
             "'{Order}', '{o7}', '{77}', ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', \
              '{NULL}', '{NULL}', '{NULL}', ARRAY[now()], '{199000}'"
@@ -112,7 +115,7 @@ async fn filtered_reads_and_appends_use_indexes() {
                 let pages = |member: &str| plan[member].as_u64().unwrap();
                 let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
                 // A row that is written again is written into every index.
-                let most = if statement.starts_with("replace_payloads") { 800 } else { 400 };
+                let most = if statement.starts_with("replace_") { 800 } else { 400 };
                 assert!(read < most, "{statement} ({mode}) reads {read} pages: {plan:#}");
             }
         }
@@ -134,7 +137,7 @@ async fn plans_that_were_made_for_empty_tables_are_good_for_full_ones() {
         let mut executes = Vec::new();
         // Payloads are replaced where there are events already: its plan is made then.
         let statements = of_events(&store).into_iter();
-        for (statement, sql) in statements.filter(|(statement, _)| *statement != "replace_payloads") {
+        for (statement, sql) in statements.filter(|(statement, _)| !statement.starts_with("replace_")) {
             connection.execute(AssertSqlSafe(format!("PREPARE {statement} AS {sql}"))).await.unwrap();
             let arguments = Some(arguments(statement)).filter(|arguments| !arguments.is_empty());
             let execute = format!(
