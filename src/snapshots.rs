@@ -172,7 +172,7 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
     /// snapshot that can be used.
     ///
     /// The rows of the snapshot's keys are read now, also where reads of events [may
-    /// lag](crate::keys::KeyManagerBuilder::read_lag). Nothing is locked or written.
+    /// lag](crate::keys::KeyManagerBuilder::reads_may_lag). Nothing is locked or written.
     ///
     /// # Errors
     /// Those of [`EventStore::read_aggregate_stream`] of the `SealedStore`; [`Error::Consumer`] with the name of the
