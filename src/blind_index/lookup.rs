@@ -97,9 +97,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// shredded are in nobody's way: they are dropped.
     ///
     /// # Errors
-    /// [`BlindIndexFault::Taken`] if the index is unique and another owner has the value: then nothing was added, and
-    /// the transaction can go on. Those of [`Sealer::blind_hashes_to_store`], such as [`Error::Shredded`]. Those of the
-    /// table: see [`BlindIndexTable`]. [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
+    /// [`BlindIndexFault::Taken`] if the index is unique and another owner has the value: then nothing was added.
+    /// Roll back what the transaction did for this value before. Those of [`Sealer::blind_hashes_to_store`], such as
+    /// [`Error::Shredded`]. Those of the table: see [`BlindIndexTable`].
+    /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
     pub async fn add(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
         let (_, entries) = self.locked(tx, scope, value).await?;
         self.place(tx, &entries).await
@@ -179,7 +180,7 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// # Errors
     /// Those of [`Sealer::blind_hashes`], those of the table, and
     /// [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) for an entry whose owner has no row in the key
-    /// table.
+    /// table, or one of an earlier generation.
     pub async fn find_all(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Vec<KeyScope>> {
         let found = self.found(tx, value, limit).await?;
         Ok(found.owners.into_iter().filter(|(_, state)| state.is_ok()).map(|(owner, _)| owner).collect())
@@ -230,7 +231,7 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
         Err(last)
     }
 
-    /// Drops these entries if all of them were erased: their scope is shredded, or was opened anew. The scopes are
+    /// Drops these entries if all of them were erased: their scope is shredded, or was reopened. The scopes are
     /// locked, so that none of them is reopened from here on. One may have been reopened since the entries were read,
     /// and have a new entry at the same place. That one is of another generation, and it stays.
     async fn dropped_as_erased(&self, tx: &mut Tx, entries: Vec<BlindEntry>) -> Result<bool> {

@@ -62,7 +62,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     }
 
     /// The owners of these entries that may be shown to a reader, with an error for one that is disabled. An owner is
-    /// left out who was shredded since, even if the scope was opened anew, and so is one whom a scheduled shred
+    /// left out who was shredded since, even if the scope was reopened, and so is one whom a scheduled shred
     /// withholds.
     pub(crate) async fn shown_owners(
         &self,
@@ -85,8 +85,14 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
                                without the other";
                 return Err(Error::Keys(KeyFault::ScopeState { scope, problem }));
             };
+            if generation > record.generation {
+                let problem = "has an entry in a blind index of a later generation than its row in the key table: look \
+                               for a restore of one without the other";
+                return Err(Error::Keys(KeyFault::ScopeState { scope, problem }));
+            }
             match record.state {
-                _ if record.generation != generation => {}
+                // The scope was reopened since.
+                _ if generation < record.generation => {}
                 ScopeState::Live => shown.push((scope, Ok(()))),
                 ScopeState::Shredded => {}
                 ScopeState::Disabled => {

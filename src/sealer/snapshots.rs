@@ -91,7 +91,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         holds_unsealed(plan, &part.payload, payload) || part.metadata.as_ref().is_some_and(in_metadata)
     }
 
-    /// Is there a value in the clear that the schemas protect? They may accept that of events from before the wrap.
+    /// Is there a value in the clear that the schemas protect? They may accept that of events from before the store
+    /// was wrapped.
     fn holds_plaintext(&self, event: &PersistedEvent) -> bool {
         self.schemas.accepts_plaintext(&event.stored_type)
             && matches!(
@@ -101,7 +102,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     }
 
     /// Seals a state under the active keys of all owners whose keys were used. Locks these scopes as an append does,
-    /// and then looks at the keys again: a key that was destroyed since, even if its scope was opened anew, seals
+    /// and then looks at the keys again: a key that was destroyed since, even if its scope was reopened, seals
     /// nothing.
     pub(crate) async fn seal_snapshot(
         &self,

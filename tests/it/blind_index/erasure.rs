@@ -1,7 +1,7 @@
 //! Blind indexes and erasure (I5): what a shred takes away, in every way in which a scope is shredded.
 
 use super::{Indexed, schemas, shop};
-use eventseal::blind_index::{BlindIndex, BlindLookup};
+use eventseal::blind_index::{BlindEntry, BlindIndex, BlindIndexTable, BlindLookup};
 use eventseal::erasure::{ShredMode, SweepOptions, VerifyOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::{ScopeQuery, ShredRequest};
@@ -19,6 +19,7 @@ on_every_database! {
     i5_a_sweep_and_a_list_of_shreds_take_entries_away,
     i5_entries_that_outlived_a_shred_are_not_found,
     i5_a_reopened_owner_keeps_new_entries,
+    an_entry_of_a_later_generation_is_an_error,
     i5_an_entry_of_before_a_shred_is_removed_with_its_value,
     a_shared_value_is_found_behind_owners_that_were_shredded,
     i4_a_scope_that_is_out_of_use_is_told_from_none,
@@ -115,6 +116,31 @@ async fn i5_a_reopened_owner_keeps_new_entries<B: Indexed>() {
     assert_eq!(store.lookup(&emails).drop_shredded(connection).await.unwrap(), 1, "the old address");
     assert_eq!(store.lookup(&emails).drop_shredded(connection).await.unwrap(), 0);
     assert_eq!(db.find(&store, &emails, "old@example.org").await, None);
+    assert_eq!(db.find(&store, &emails, "ada@example.org").await.as_deref(), Some("1"));
+}
+
+/// An entry that is newer than its owner's row shows that one of the tables was restored. That is no erasure.
+async fn an_entry_of_a_later_generation_is_an_error<B: Indexed>() {
+    let (db, store, emails) = shop::<B>().await;
+    db.add(&store, &emails, "1", "ada@example.org").await;
+    let mut transaction = db.begin().await.unwrap();
+    let tx = db.tx(&mut transaction);
+    let keys = store.blind_hashes(tx, emails.index(), "kim@example.org").await.unwrap();
+    let later = BlindEntry {
+        index: emails.index().name().into(),
+        key_id: keys[0].key_id(),
+        hash: keys[0].as_bytes().into(),
+        scope: customer_scope("1"),
+        unique: true,
+        generation: 2,
+    };
+    B::Table::default().add(tx, &[later]).await.unwrap();
+    db.commit(transaction).await.unwrap();
+    let refused = db.try_find(&store, &emails, "kim@example.org").await.unwrap_err();
+    assert!(matches!(refused, Error::Keys(KeyFault::ScopeState { .. })), "{refused}");
+    assert!(refused.to_string().contains("restore"), "{refused}");
+    let taken = db.try_add(&store, &emails, "2", "kim@example.org").await;
+    assert!(taken.is_err_and(|error| error.is_conflict()), "it is not erased, so the value is not free");
     assert_eq!(db.find(&store, &emails, "ada@example.org").await.as_deref(), Some("1"));
 }
 

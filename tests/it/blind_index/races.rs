@@ -100,7 +100,7 @@ async fn of_two_transactions_that_add_a_value_one_has_it() {
     }
 }
 
-/// An owner is opened anew, and adds a value of before again, while another owner is about to take its erased entry.
+/// An owner is reopened, and adds a value of before again, while another owner is about to take its erased entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_add_that_waited_for_a_reopening_takes_no_live_entry() {
     let (db, store, emails) = shop::<Postgres>().await;
