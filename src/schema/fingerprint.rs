@@ -71,6 +71,7 @@ mod tests {
         let placed = || event("Placed").version(1);
         let owned = |owner: Owner| Schemas::new([placed().protect(&["/name"], owner)]).unwrap();
         let changed = |changes: Changes| Schemas::new([placed().version(2).change(1, changes)]).unwrap();
+        let in_the_clear = || event("Pinged").version(1).metadata_in_the_clear("nobody's");
         let accepting = Schemas::builder([placed().protect(&["/name"], Owner::Aggregate)]).accept_plaintext("Placed");
         let all = [
             Schemas::new([placed()]).unwrap(),
@@ -79,6 +80,8 @@ mod tests {
             Schemas::new([placed().version(2).upcast(1, |old: u8| Ok::<_, Error>(old))]).unwrap(),
             Schemas::builder([placed()]).allow_unknown_types().build().unwrap(),
             Schemas::builder([placed()]).pass_through_newer().build().unwrap(),
+            Schemas::builder([in_the_clear()]).build().unwrap(),
+            Schemas::builder([in_the_clear()]).protect_metadata(&["/ip"], Owner::Aggregate).build().unwrap(),
             accepting.build().unwrap(),
             owned(Owner::Aggregate),
             owned(subject("Customer", "/customer")),
@@ -95,7 +98,7 @@ mod tests {
         ];
         let fingerprints: BTreeSet<_> = all.iter().map(|schemas| schemas.fingerprint().unwrap()).collect();
         assert_eq!(fingerprints.len(), all.len());
-        assert_eq!(owned(Owner::Aggregate).fingerprint().unwrap(), all[7].fingerprint().unwrap());
-        assert_eq!(all[7].fingerprint().unwrap(), all[7].fingerprint().unwrap(), "the first and the second time");
+        assert_eq!(owned(Owner::Aggregate).fingerprint().unwrap(), all[9].fingerprint().unwrap());
+        assert_eq!(all[9].fingerprint().unwrap(), all[9].fingerprint().unwrap(), "the first and the second time");
     }
 }

@@ -34,6 +34,10 @@ use std::fmt;
 pub struct LockFile {
     /// The file's format: [`FORMAT`](Self::FORMAT).
     pub eventseal_schemas: u32,
+    /// What is protected in the metadata of all events, those of types that are not registered included; `None` if
+    /// nothing is. See [`SchemasBuilder::protect_metadata`](crate::schema::SchemasBuilder::protect_metadata).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<LockedMetadata>,
     /// Every event type, by name.
     pub types: BTreeMap<String, LockedType>,
 }
@@ -76,7 +80,7 @@ pub struct LockedVersion {
     pub step: Option<LockedStep>,
 }
 
-/// What a version of an event type protects in the metadata, in a [`LockFile`]: as in [`LockedVersion`].
+/// What is protected in metadata, in a [`LockFile`]: as in [`LockedVersion`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LockedMetadata {
@@ -95,6 +99,10 @@ pub struct LockedMetadata {
 }
 
 impl LockedMetadata {
+    fn unless_empty(places: &[ProtectedPlace]) -> Option<Self> {
+        (!places.is_empty()).then(|| Self::of(places))
+    }
+
     fn of(places: &[ProtectedPlace]) -> Self {
         let normalized = places.iter().filter_map(|place| Some((&place.pointer, place.owner.normalized_by()?)));
         let stand_ins = places.iter().filter(|place| !place.stand_in.is_null());
@@ -144,7 +152,8 @@ impl LockFile {
     /// The lock of a registry, without shapes.
     #[must_use]
     pub fn of(schemas: &Schemas) -> Self {
-        let mut file = Self::default();
+        let metadata = LockedMetadata::unless_empty(&schemas.protected_metadata());
+        let mut file = Self { metadata, ..Self::default() };
         for version in schemas.versions() {
             let of_type = file.types.entry(version.event_type.as_str().to_owned()).or_default();
             if version.is_legacy {
@@ -159,7 +168,7 @@ impl LockFile {
 /// A lock of the current format, without types.
 impl Default for LockFile {
     fn default() -> Self {
-        Self { eventseal_schemas: Self::FORMAT, types: BTreeMap::new() }
+        Self { eventseal_schemas: Self::FORMAT, metadata: None, types: BTreeMap::new() }
     }
 }
 
@@ -178,8 +187,7 @@ impl From<&SchemaVersion> for LockedVersion {
                 .collect(),
         });
         let LockedMetadata { protected, normalized, redact_as, redact_with } = LockedMetadata::of(&version.protected);
-        let metadata = LockedMetadata::of(&version.protected_metadata);
-        let metadata = Some(metadata).filter(|metadata| !metadata.protected.is_empty());
+        let metadata = LockedMetadata::unless_empty(&version.protected_metadata);
         Self { protected, normalized, redact_as, redact_with, metadata, shape: None, step }
     }
 }

@@ -4,6 +4,9 @@ use crate::event::EventType;
 use crate::json::pointer::JsonPointer;
 use std::fmt;
 
+/// The event type of what is declared for all events.
+pub(crate) const ALL_EVENTS: &str = "*";
+
 /// Everything that is wrong with a set of schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaErrors {
@@ -14,9 +17,10 @@ pub struct SchemaErrors {
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaError {
-    /// The event type.
+    /// The event type; `*` if the problem is in what [`SchemasBuilder`](crate::schema::SchemasBuilder) declares for the
+    /// metadata of all events. It is said once then, not for every type.
     pub event_type: EventType,
-    /// The version; `None` if the problem concerns the type as a whole.
+    /// The version; `None` if the problem concerns the type as a whole, or all events.
     pub version: Option<u32>,
     /// What is wrong.
     pub problem: SchemaProblem,
@@ -122,15 +126,15 @@ pub enum SchemaProblem {
     #[error("scope kind {0:?} {1}")]
     ScopeKind(String, &'static str),
     #[error(
-        "its scope kind {kind:?} is too similar to {other:?} of {event_type} version {event_version}: a shred of one \
-         does not reach the other; write them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})"
+        "its scope kind {kind:?} is too similar to {other:?} of {}: a shred of one does not reach the other; write \
+         them the same, or build the schemas with distinct_kinds({kind:?}, {other:?})", At(event_type, *event_version)
     )]
-    SimilarKinds { kind: String, other: String, event_type: EventType, event_version: u32 },
+    SimilarKinds { kind: String, other: String, event_type: EventType, event_version: Option<u32> },
     #[error(
-        "its {kind:?} ids are normalized by {how}, and in {event_type} version {event_version} by {other}: one of them \
-         would name two key scopes; say the same .normalize(…) in every declaration of the kind"
+        "its {kind:?} ids are normalized by {how}, and in {} by {other}: one of them would name two key scopes; say \
+         the same .normalize(…) in every declaration of the kind", At(event_type, *event_version)
     )]
-    NormalizedOtherwise { kind: String, how: String, other: String, event_type: EventType, event_version: u32 },
+    NormalizedOtherwise { kind: String, how: String, other: String, event_type: EventType, event_version: Option<u32> },
     #[error("it normalizes the ids of its aggregate under no kind: add .scope_kind(…)")]
     NormalizesNoKind,
     #[error("scope pointer {0:?} {1}")]
@@ -243,9 +247,25 @@ impl std::error::Error for SchemaErrors {}
 
 impl fmt::Display for SchemaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.version {
-            Some(version) => write!(f, "{} version {version}: {}", self.event_type, self.problem),
-            None => write!(f, "{}: {}", self.event_type, self.problem),
+        write!(f, "{}: {}", At(&self.event_type, self.version), self.problem)
+    }
+}
+
+impl SchemaError {
+    pub(crate) fn is_of_all_events(&self) -> bool {
+        self.event_type == ALL_EVENTS && self.version.is_none()
+    }
+}
+
+/// Where something is declared, in a message.
+struct At<'a>(&'a EventType, Option<u32>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (event_type, Some(version)) => write!(f, "{event_type} version {version}"),
+            (event_type, None) if *event_type == ALL_EVENTS => f.write_str("all events"),
+            (event_type, None) => write!(f, "{event_type}"),
         }
     }
 }

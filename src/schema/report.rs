@@ -110,9 +110,20 @@ impl Schemas {
         all.sort_unstable_by(|a, b| (&a.event_type, a.event_version).cmp(&(&b.event_type, b.event_version)));
         all
     }
+
+    /// What [`SchemasBuilder::protect_metadata`](crate::schema::SchemasBuilder::protect_metadata) protects in the
+    /// metadata of all events. What a registered version protects is in [`versions`](Self::versions), this included.
+    #[must_use]
+    pub fn protected_metadata(&self) -> Vec<ProtectedPlace> {
+        self.nothing.describe_metadata()
+    }
 }
 
 impl VersionSchema {
+    fn describe_metadata(&self) -> Vec<ProtectedPlace> {
+        protected_places(&self.metadata_plan, &self.callers)
+    }
+
     fn describe(&self, at: TypeVersion) -> SchemaVersion {
         let step = self.step.as_ref().map(|step| StepInfo {
             kind: step.kind(),
@@ -120,7 +131,7 @@ impl VersionSchema {
             reads: step.reads(),
         });
         let protected = protected_places(&self.plan, &self.callers);
-        let protected_metadata = protected_places(&self.metadata_plan, &self.callers);
+        let protected_metadata = self.describe_metadata();
         let TypeVersion { event_type, event_version } = at;
         SchemaVersion {
             event_type,

@@ -8,14 +8,14 @@ use eventseal::schema::{
 };
 use eventseal::{KeyScope, Normalize, Owner, Schemas, event, subject};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::Path;
 
 /// A schema lock that was read. Members of the file that are not needed here are ignored.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    types: BTreeMap<String, LockedType>,
+    lock: LockFile,
     name: String,
 }
 
@@ -40,13 +40,13 @@ impl Registered {
         }
         let lock: LockFile = serde_json::from_slice(&bytes)
             .map_err(|error| bad(&name, &format!("is damaged: {error}; write it anew")))?;
-        Ok(Self { types: lock.types, name })
+        Ok(Self { lock, name })
     }
 
     /// The registry. With `with_protection` it knows what is protected, which is only needed if payloads are looked
     /// into.
     pub(crate) fn schemas(&self, with_protection: bool) -> Result<Schemas, Failure> {
-        let events = self.types.iter().map(|(name, known)| declare(known, name, with_protection));
+        let events = self.lock.types.iter().map(|(name, known)| declare(known, name, with_protection));
         Schemas::new(events).map_err(|errors| {
             bad(&self.name, &format!("contradicts itself: {}; write it anew", shown(&errors.to_string())))
         })
@@ -64,13 +64,14 @@ impl Registered {
 
     fn version(&self, row: &CensusRow) -> Option<&LockedVersion> {
         let version = self.legacy_version(row).unwrap_or(row.event_version.get());
-        self.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version))
+        self.lock.types.get(row.event_type.as_str()).and_then(|known| known.versions.get(&version))
     }
 
     /// The version as which the events of this row are read, if they are stored without one. `None` if they have a
     /// version, or if the lock does not say it.
     pub(crate) fn legacy_version(&self, row: &CensusRow) -> Option<u32> {
-        self.types
+        self.lock
+            .types
             .get(row.event_type.as_str())
             .and_then(|known| known.legacy_version)
             .filter(|_| row.event_version.get() == 0)
@@ -78,13 +79,14 @@ impl Registered {
 
     /// The types with a version that protects anything.
     pub(crate) fn protected_types(&self) -> impl Iterator<Item = &str> {
-        let protected = self.types.iter().filter(|(_, known)| known.versions.values().any(LockedVersion::protects));
+        let protected =
+            self.lock.types.iter().filter(|(_, known)| known.versions.values().any(LockedVersion::protects));
         protected.map(|(name, _)| name.as_str())
     }
 
     /// Every step, with the type and version from which it starts.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, u32, &LockedStep)> {
-        self.types.iter().flat_map(|(name, known)| {
+        self.lock.types.iter().flat_map(|(name, known)| {
             known.versions.iter().filter_map(|(number, version)| Some((name.as_str(), *number, version.step.as_ref()?)))
         })
     }
@@ -104,7 +106,8 @@ pub(crate) enum KindIs {
 /// with a whole kind where possible, instead of being split.
 const OWN: &str = "the aggregate";
 const OWN_AS: &str = "the aggregate as ";
-const SUBJECT_AT: &str = " at ";
+/// What follows a kind.
+const BEHIND_KIND: [&str; 3] = [" at ", " by the caller, at ", " by function "];
 
 impl Registered {
     /// The name of the file, for messages.
@@ -113,34 +116,33 @@ impl Registered {
     }
 
     fn owners(&self) -> impl Iterator<Item = &str> {
-        let versions = self.types.values().flat_map(|known| known.versions.values());
-        let of_both = versions.flat_map(|version| {
-            let metadata = version.metadata.iter().flat_map(|metadata| metadata.protected.values());
-            version.protected.values().chain(metadata)
-        });
-        of_both.map(String::as_str)
+        let versions = self.lock.types.values().flat_map(|known| known.versions.values());
+        let payloads = versions.clone().flat_map(|version| version.protected.values());
+        let metadata = versions.filter_map(|version| version.metadata.as_ref()).chain(&self.lock.metadata);
+        payloads.chain(metadata.flat_map(|metadata| metadata.protected.values())).map(String::as_str)
     }
 
     /// The kinds of scopes that the schemas name.
     pub(crate) fn kinds(&self) -> BTreeSet<&str> {
         let named = |owner| match owner {
             OWN => None,
-            _ => str::strip_prefix(owner, OWN_AS).or_else(|| owner.split_once(SUBJECT_AT).map(|(kind, _)| kind)),
+            _ => str::strip_prefix(owner, OWN_AS).or_else(|| {
+                let ends = BEHIND_KIND.iter().filter_map(|behind| owner.find(behind));
+                ends.min().map(|end| &owner[..end])
+            }),
         };
         self.owners().filter_map(named).collect()
     }
 
     /// How the ids of a kind are normalized, as the schema lock says it.
     fn normalized(&self, kind: &str) -> Option<String> {
-        let mut versions = self.types.values().flat_map(|known| known.versions.values());
-        versions.find_map(|version| {
-            let normalized = |protected: &BTreeMap<String, String>, normalized: &'_ BTreeMap<String, String>| {
-                let of_kind = protected.iter().filter(|(_, owner)| is_of_kind(owner, kind));
-                of_kind.filter_map(|(pointer, _)| normalized.get(pointer)).next().cloned()
-            };
-            let metadata = version.metadata.as_ref();
-            normalized(&version.protected, &version.normalized)
-                .or_else(|| metadata.and_then(|metadata| normalized(&metadata.protected, &metadata.normalized)))
+        let versions = self.lock.types.values().flat_map(|known| known.versions.values());
+        let payloads = versions.clone().map(|version| (&version.protected, &version.normalized));
+        let metadata = versions.filter_map(|version| version.metadata.as_ref()).chain(&self.lock.metadata);
+        let metadata = metadata.map(|metadata| (&metadata.protected, &metadata.normalized));
+        payloads.chain(metadata).find_map(|(protected, normalized)| {
+            let of_kind = protected.iter().filter(|(_, owner)| is_of_kind(owner, kind));
+            of_kind.filter_map(|(pointer, _)| normalized.get(pointer)).next().cloned()
         })
     }
 
@@ -188,7 +190,7 @@ pub(crate) enum Spelling {
 /// Does this owner own scopes of this kind?
 fn is_of_kind(owner: &str, kind: &str) -> bool {
     owner.strip_prefix(OWN_AS) == Some(kind)
-        || owner.strip_prefix(kind).is_some_and(|rest| rest.starts_with(SUBJECT_AT))
+        || owner.strip_prefix(kind).is_some_and(|rest| BEHIND_KIND.iter().any(|behind| rest.starts_with(behind)))
 }
 
 /// Are these two kinds so similar that a registry refuses them beside each other?
@@ -247,4 +249,43 @@ fn declare_step(step: &LockedStep, schema: EventSchema, name: &str, from: u32) -
 
 fn never_taken(_: Value, _: &StepContext<'_>) -> Result<Vec<SplitPart>, Infallible> {
     Ok(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventseal::{caller, metadata};
+
+    /// However the schemas name an owner, and wherever they protect something, the command knows the kind.
+    #[test]
+    fn every_kind_that_a_registry_declares_is_known() {
+        let read = |schemas: &Schemas| Registered { lock: LockFile::of(schemas), name: "schemas".to_owned() };
+        let owners = || {
+            [
+                subject("Customer", "/customer"),
+                metadata("Customer", "/customer"),
+                caller("Customer"),
+                Owner::by("Customer", "first-v1", |_| Some("1".to_owned())),
+                Owner::Aggregate.scope_kind("Customer"),
+            ]
+        };
+        let normalized = owners().map(|owner| (owner.normalize(Normalize::LowerCase), true));
+        for (owner, is_normalized) in owners().map(|owner| (owner, false)).into_iter().chain(normalized) {
+            let of = || event("Met").version(1);
+            let said = owner.to_string();
+            for schemas in [
+                Schemas::new([of().protect(&["/name"], owner.clone())]),
+                Schemas::new([of().protect_metadata(&["/ip"], owner.clone())]),
+                Schemas::builder([]).allow_unknown_types().protect_metadata(&["/ip"], owner.clone()).build(),
+            ] {
+                let registered = read(&schemas.unwrap());
+                assert_eq!(registered.kind("Customer"), KindIs::Known, "{said}");
+                assert_eq!(registered.kind("customer"), KindIs::Unknown, "{said}");
+                assert_eq!(registered.kinds(), BTreeSet::from(["Customer"]), "{said}");
+                let other = matches!(registered.spelling(&KeyScope::new("Customer", "A")), Spelling::Other(_));
+                assert_eq!(other, is_normalized, "{said}");
+            }
+        }
+        assert_eq!(read(&Schemas::new([event("Met").version(1)]).unwrap()).kind("Customer"), KindIs::Unknown);
+    }
 }

@@ -5,6 +5,7 @@ mod report;
 mod shapes;
 
 pub(crate) use report::ADVICE;
+use report::ALL_EVENTS;
 pub use report::{ChangeKind, SchemaChange};
 
 use crate::error::GuardError;
@@ -210,6 +211,7 @@ impl<'s> SchemaLock<'s> {
                 None => drop(entries.insert(name.1.get(), now)),
             }
         }
+        comparing.compare_all_events(recorded.is_some(), &mut file, LockFile::of(self.schemas).metadata);
         comparing.compare_legacy(&mut file);
         comparing.look_for_removed(&mut file);
         for name in self.given.keys().chain(self.samples.keys()) {
@@ -341,6 +343,24 @@ impl Comparing<'_> {
         if before.step != now.step {
             let shown = |entry: &LockedVersion| entry.step.as_ref().map(ToString::to_string);
             self.add(name, ChangeKind::Step { was: shown(before), is: shown(&now) });
+        }
+    }
+
+    /// Compares what is protected in the metadata of all events. Reports each difference, or writes it if the mode
+    /// allows it.
+    fn compare_all_events(&mut self, is_recorded: bool, file: &mut LockFile, now: Option<LockedMetadata>) {
+        if file.metadata == now {
+            return;
+        }
+        let name = (EventType::from(ALL_EVENTS), EventVersion::new(0));
+        match self.mode {
+            Mode::Accept => file.metadata = now,
+            Mode::Record if !is_recorded => file.metadata = now,
+            Mode::Check if !is_recorded => self.add(&name, ChangeKind::NotRecorded),
+            Mode::Record | Mode::Check => {
+                let before = file.metadata.clone().unwrap_or_default();
+                self.compare_protection(&name, &before, &now.unwrap_or_default(), " in the metadata");
+            }
         }
     }
 

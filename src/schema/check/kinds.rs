@@ -2,9 +2,9 @@
 //! leaves half of a person's data readable.
 
 use crate::event::EventType;
-use crate::schema::TypeSchema;
 use crate::schema::check::Found;
-use crate::schema::problem::SchemaProblem;
+use crate::schema::problem::{ALL_EVENTS, SchemaProblem};
+use crate::schema::{TypeSchema, VersionSchema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -17,44 +17,45 @@ pub(crate) struct Kinds {
     distinct: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
-/// Collects the kinds of all types, and adds a problem for each pair that is too similar.
+/// Collects the kinds of all types, and of the metadata of all events. Adds a problem for each pair that is too
+/// similar.
 pub(crate) fn check_kinds(
     types: &HashMap<EventType, TypeSchema>,
+    unregistered: &VersionSchema,
     distinct: Vec<(Arc<str>, Arc<str>)>,
     found: &mut Found,
 ) -> Kinds {
     let mut sorted: Vec<_> = types.iter().collect();
     sorted.sort_unstable_by_key(|(name, _)| *name);
+    let versions = sorted.into_iter().flat_map(|(name, schema)| {
+        schema.versions.iter().zip(schema.first..=u32::MAX).map(move |(version, number)| (name, Some(number), version))
+    });
+    let all_events = EventType::from(ALL_EVENTS);
     let mut kinds = Kinds::default();
     for (a, b) in distinct {
         kinds.distinct.insert((Arc::clone(&b), Arc::clone(&a)));
         kinds.distinct.insert((a, b));
     }
-    let mut places: HashMap<Arc<str>, (&EventType, u32)> = HashMap::new();
-    for (name, schema) in sorted {
-        for (version, number) in schema.versions.iter().zip(schema.first..=u32::MAX) {
-            for field in version.plans().into_iter().flat_map(|plan| plan.fields.iter().chain(&plan.whole)) {
-                let Some(kind) = field.owner.kind() else { continue };
-                if kinds.declared.contains_key(kind) {
-                    continue;
-                }
-                for other in kinds.similar_to(kind) {
-                    if let Some((event_type, event_version)) = places.get(other) {
-                        found.add(
-                            name,
-                            Some(number),
-                            SchemaProblem::SimilarKinds {
-                                kind: kind.to_string(),
-                                other: other.to_string(),
-                                event_type: (*event_type).clone(),
-                                event_version: *event_version,
-                            },
-                        );
-                    }
-                }
-                kinds.declared.insert(Arc::clone(kind), folded(kind));
-                places.insert(Arc::clone(kind), (name, number));
+    let mut places: HashMap<Arc<str>, (&EventType, Option<u32>)> = HashMap::new();
+    for (name, number, version) in versions.chain([(&all_events, None, unregistered)]) {
+        for field in version.plans().into_iter().flat_map(|plan| plan.fields.iter().chain(&plan.whole)) {
+            let Some(kind) = field.owner.kind() else { continue };
+            if kinds.declared.contains_key(kind) {
+                continue;
             }
+            for other in kinds.similar_to(kind) {
+                if let Some((event_type, event_version)) = places.get(other) {
+                    let problem = SchemaProblem::SimilarKinds {
+                        kind: kind.to_string(),
+                        other: other.to_string(),
+                        event_type: (*event_type).clone(),
+                        event_version: *event_version,
+                    };
+                    found.add(name, number, problem);
+                }
+            }
+            kinds.declared.insert(Arc::clone(kind), folded(kind));
+            places.insert(Arc::clone(kind), (name, number));
         }
     }
     kinds

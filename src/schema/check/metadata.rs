@@ -2,9 +2,10 @@
 
 use crate::event::{EventDocument, EventType};
 use crate::schema::VersionSchema;
-use crate::schema::check::{CheckVersion, Found};
+use crate::schema::check::Found;
+use crate::schema::check::version::CheckVersion;
 use crate::schema::declare::VersionDecl;
-use crate::schema::problem::SchemaProblem;
+use crate::schema::problem::{ALL_EVENTS, SchemaProblem};
 use crate::seal::plan::Plan;
 
 /// Does any version protect metadata? Then all of them must say what they do.
@@ -36,7 +37,7 @@ impl CheckVersion<'_> {
 
 /// The schema of everything that is not registered.
 pub(super) fn unregistered(of_all: &VersionDecl, found: &mut Found) -> VersionSchema {
-    let name = EventType::from("*");
+    let name = EventType::from(ALL_EVENTS);
     let mut check = CheckVersion::new(&name, None, found);
     check.document = EventDocument::Metadata;
     let metadata_plan = check.plan(of_all, false);
@@ -59,9 +60,7 @@ pub(super) fn connect(name: &EventType, number: Option<u32>, schema: &mut Versio
         if let Some(over) = over.or_else(|| plan.whole.as_ref().map(|_| String::new())) {
             let id = id.as_str().to_owned() + plan.in_words();
             let problem = SchemaProblem::OwnerProtected { id, over };
-            if !found.has(name, number, &problem) {
-                found.add(name, number, problem);
-            }
+            found.add_once(name, number, problem);
         }
     }
 }

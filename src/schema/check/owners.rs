@@ -4,7 +4,7 @@ use crate::error::InputFault;
 use crate::event::{EventDocument, check_text};
 use crate::json::pointer::{Pattern, Token};
 use crate::json::scan::{MAX_DEPTH, SEAL_MEMBER};
-use crate::schema::check::{CheckVersion, TOO_DEEP};
+use crate::schema::check::version::{CheckVersion, TOO_DEEP};
 use crate::schema::problem::SchemaProblem;
 use crate::seal::plan::{FieldOwner, IN_METADATA, Plan};
 use std::sync::Arc;

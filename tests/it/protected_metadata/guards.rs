@@ -86,3 +86,34 @@ fn the_lock_shows_a_change_of_what_is_protected_in_the_metadata() {
     let error = SchemaLock::new(&file, &less).check().unwrap_err().to_string();
     assert!(error.contains("/seen/*/agent in the metadata") && error.contains("/ip in the metadata"), "{error}");
 }
+
+#[test]
+fn the_lock_shows_a_change_of_what_is_protected_in_the_metadata_of_all_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("schemas.lock.json");
+    let schemas = |places: &[&str]| {
+        let events = [event("Met").version(1).metadata_in_the_clear("nobody's")];
+        let builder = Schemas::builder(events).allow_unknown_types();
+        match places {
+            [] => builder.build().unwrap(),
+            places => builder.protect_metadata(places, actor()).build().unwrap(),
+        }
+    };
+    let (none, one, two) = (schemas(&[]), schemas(&["/ip"]), schemas(&["/ip", "/agent"]));
+    let said = |schemas: &Schemas| SchemaLock::new(&file, schemas).check().unwrap_err().to_string();
+    assert!(said(&one).contains("all events: not recorded yet"), "{}", said(&one));
+    SchemaLock::new(&file, &two).record().unwrap();
+    SchemaLock::new(&file, &two).check().unwrap();
+    let expected = "all events: /agent in the metadata was protected";
+    assert!(said(&one).contains(expected) && !said(&one).contains("/ip"), "{}", said(&one));
+    assert!(said(&none).contains(expected) && said(&none).contains("/ip in the metadata"), "{}", said(&none));
+    // Recording is for what is new. Stored events are as they were.
+    assert!(SchemaLock::new(&file, &one).record().is_err());
+    SchemaLock::new(&file, &two).check().unwrap();
+    SchemaLock::new(&file, &one).accept().unwrap();
+    SchemaLock::new(&file, &one).check().unwrap();
+    assert!(said(&two).contains("all events: /agent in the metadata was not protected"), "{}", said(&two));
+    assert!(SchemaLock::new(&file, &two).record().is_err());
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("Customer at /actor/id in the metadata"), "{text}");
+}

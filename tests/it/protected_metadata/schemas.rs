@@ -51,11 +51,56 @@ fn what_is_wrong_is_said() {
         let found = problems([schema]);
         assert!(found.iter().any(|problem| problem.contains(said)), "{said}: {found:?}");
     }
-    assert!(matches!(
-        &Schemas::builder([met()]).protect_metadata(&["ip"], actor()).build().unwrap_err().errors[..],
-        [of_all, of_version] if matches!(&of_all.problem, SchemaProblem::InMetadata(_))
-            && of_all.version.or(of_version.version) == Some(1)
-    ));
+}
+
+/// A problem of what is declared for all events is said once, and not again for every version of every type.
+#[test]
+fn what_is_wrong_for_all_events_is_said_once() {
+    let events = || [event("Met").version(1), event("Seen").version(1).version(2).change(1, Changes::new())];
+    for (pointer, owner) in [
+        ("ip", actor()),
+        ("/actor", actor()),
+        ("/ip", metadata("$Customer", "/actor")),
+        ("/ip", subject("Customer", "/guests/*/id")),
+    ] {
+        let refused = Schemas::builder(events()).protect_metadata(&[pointer], owner).build().unwrap_err();
+        let [problem] = &refused.errors[..] else { panic!("{refused}") };
+        assert!(problem.event_type == "*" && problem.version.is_none(), "{problem}");
+        assert!(problem.to_string().starts_with("all events: "), "{problem}");
+    }
+    // What a version makes of it is still said of that version.
+    let seen = event("Seen").version(1).protect_metadata(&["/ip/v4"], actor());
+    let refused = Schemas::builder([seen]).protect_metadata(&["/ip"], actor()).build().unwrap_err();
+    assert_eq!(refused.errors.len(), 1, "{refused}");
+    assert!(refused.to_string().contains("Seen version 1: in the metadata: pointers"), "{refused}");
+}
+
+/// A kind that only the metadata of all events has counts as much as one of a registered version: a shred of a kind
+/// that is nearly the same would miss it.
+#[test]
+fn the_kinds_of_the_metadata_of_all_events_are_known() {
+    let in_the_clear = || event("Met").version(1).metadata_in_the_clear("nobody's");
+    let of_all = |events: Vec<EventSchema>, owner| {
+        Schemas::builder(events).allow_unknown_types().protect_metadata(&["/ip"], owner).build()
+    };
+    for events in [vec![], vec![in_the_clear()]] {
+        let schemas = of_all(events, actor()).unwrap();
+        assert_eq!(schemas.scope_kinds(), ["Customer"]);
+        let places: Vec<String> =
+            schemas.protected_metadata().iter().map(|place| format!("{} {}", place.pointer, place.owner)).collect();
+        assert_eq!(places, ["/ip Customer at /actor/id in the metadata"]);
+        let lock = LockFile::of(&schemas);
+        assert_eq!(lock.metadata.as_ref().unwrap().protected["/ip"], "Customer at /actor/id in the metadata");
+        assert_eq!(serde_json::from_str::<LockFile>(&serde_json::to_string(&lock).unwrap()).unwrap(), lock);
+    }
+    let name = || in_the_clear().protect(&["/name"], subject("Customer", "/customer"));
+    let refused = of_all(vec![name()], metadata("customer", "/actor/id")).unwrap_err();
+    let [problem] = &refused.errors[..] else { panic!("{refused}") };
+    assert!(matches!(problem.problem, SchemaProblem::SimilarKinds { .. }), "{problem}");
+    assert!(problem.to_string().contains("too similar to \"Customer\" of Met version 1"), "{problem}");
+    let lower = metadata("Customer", "/actor/id").normalize(eventseal::Normalize::LowerCase);
+    let refused = of_all(vec![name()], lower).unwrap_err();
+    assert!(refused.to_string().contains("and in all events by"), "{refused}");
 }
 
 #[test]

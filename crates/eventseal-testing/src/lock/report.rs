@@ -8,6 +8,9 @@ pub(crate) const ADVICE: &str = "New versions are recorded by running the test w
 If a change of a recorded version is meant, because no event of it was ever stored: EVENTSEAL_SCHEMAS=accept.
 Read the difference in version control, and commit it. Neither belongs into a CI's configuration.";
 
+/// The event type under which a change is reported that concerns all events.
+pub(super) const ALL_EVENTS: &str = "*";
+
 const STAND_IN_ADVICE: &str = "put it back, unless steps and readers take the other, too, and no read model is \
     compared with one made before";
 
@@ -15,7 +18,7 @@ const STAND_IN_ADVICE: &str = "put it back, unless steps and readers take the ot
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SchemaChange {
-    /// The type whose schema changed.
+    /// The type whose schema changed. `*`, with version 0, for what is protected in the metadata of all events.
     pub event_type: EventType,
     /// The version whose schema changed. 0 means events that are stored without a version.
     pub event_version: EventVersion,
@@ -140,7 +143,10 @@ pub enum ChangeKind {
 impl fmt::Display for SchemaChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { event_type, event_version, current, change } = self;
-        write!(f, "{event_type} version {event_version}: {change}")?;
+        match event_version.get() {
+            0 if *event_type == ALL_EVENTS => write!(f, "all events: {change}")?,
+            _ => write!(f, "{event_type} version {event_version}: {change}")?,
+        }
         let is_of_payload = matches!(change, ChangeKind::Shape { .. } | ChangeKind::Protection { .. });
         match current {
             Some(current) if is_of_payload && current == event_version => {
