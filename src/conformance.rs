@@ -34,6 +34,7 @@
 
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a test suite: panics are its verdicts")]
 
+mod beside_keys;
 mod blind_index_table;
 mod event_store;
 mod event_table;
@@ -47,6 +48,7 @@ mod seal_index;
 mod shred_log_copy;
 mod snapshot_store;
 
+pub use beside_keys::*;
 pub use blind_index_table::*;
 pub use event_store::*;
 pub use event_table::*;

@@ -106,6 +106,16 @@ pub fn event_statements_of(store: &crate::postgres::PostgresStore) -> Vec<(&'sta
     store.statements()
 }
 
+/// The statements of an event store that also check or read keys, by name.
+#[cfg(feature = "postgres")]
+#[must_use]
+pub fn statements_beside(
+    store: &crate::postgres::PostgresStore,
+    keys: &crate::postgres::PostgresKeys,
+) -> Vec<(&'static str, Arc<str>)> {
+    crate::keys::KeyStore::table_names(keys).map(|names| store.statements_beside_by_name(names)).unwrap_or_default()
+}
+
 /// The statement that finds entries of a blind index in PostgreSQL.
 #[cfg(feature = "postgres")]
 #[must_use]

@@ -1,5 +1,7 @@
 //! [`SealedStore`], the decorator around an event store: the type that most users work with.
 
+mod stream_keys;
+
 use crate::blind_index::{BlindHash, BlindIndex, BlindLookup, Lookup};
 use crate::error::{Error, Result, StorageFault};
 use crate::event::{
@@ -7,16 +9,18 @@ use crate::event::{
     PersistedEvent, Stream, VersionRange,
 };
 use crate::keys::names::KeyScope;
-use crate::keys::{KeyManager, KeyStore, KeyTable};
+use crate::keys::{ExpectedKeys, KeyManager, KeyStore, KeyTable, KeyTableNames, ReadKeys};
 use crate::kms::Kms;
 use crate::schema::Schemas;
-use crate::sealer::Sealer;
+use crate::sealer::{Drafted, Sealer};
 use crate::sensitive::Sensitive;
-use crate::store::EventStore;
+use crate::store::{BesideKeys, EventStore};
 use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+use stream_keys::StreamKeys;
 
 /// A decorator around an event store that encrypts sensitive fields and upcasts events.
 ///
@@ -35,6 +39,7 @@ use std::fmt;
 pub struct SealedStore<S: EventStore, K: ?Sized = dyn KeyTable<Tx = <S as EventStore>::Tx>> {
     inner: S,
     sealer: Sealer<S::Tx, K>,
+    stream_keys: StreamKeys,
 }
 
 impl<S: EventStore> SealedStore<S> {
@@ -55,7 +60,7 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
     /// protected, and which events may pass.
     #[must_use]
     pub fn with_keys(store: S, keys: KeyManager<S::Tx, K>, schemas: Schemas) -> Self {
-        Self { inner: store, sealer: Sealer::with_keys(keys, schemas) }
+        Self { inner: store, sealer: Sealer::with_keys(keys, schemas), stream_keys: StreamKeys::new() }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.
@@ -205,6 +210,28 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         Cow::Owned(EventFilter { event_types, ..filter.clone() })
     }
 
+    /// The wrapped store and the names of the key tables, if the store can use these in its own statements.
+    fn beside(&self) -> Option<(&dyn BesideKeys<Tx = S::Tx>, &KeyTableNames)> {
+        self.inner.beside_keys().zip(self.keys().store.table_names())
+    }
+
+    /// Seals events under the keys that are cached, and appends them in the statement that compares these keys with
+    /// their rows. `None`, and nothing was written, if the store can't do this, a key is not cached, or one of them is
+    /// not the active key any more.
+    async fn append_at_once(
+        &self,
+        tx: &mut S::Tx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        drafted: &Drafted<'_>,
+    ) -> Result<Option<Appended>> {
+        let Some((store, names)) = self.beside() else { return Ok(None) };
+        let Some(ExpectedKeys { keys, rows }) = self.keys().expected_keys(tx, &drafted.scopes).await? else {
+            return Ok(None);
+        };
+        store.append_under(tx, names, &rows, aggregate, expected, &drafted.seal(&keys)?).await
+    }
+
     /// The sealer, for maintenance of the store as a whole.
     pub(crate) fn sealer(&self) -> &Sealer<S::Tx, K> {
         &self.sealer
@@ -237,9 +264,17 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
-        let (named, sealed) = self.sealer.seal_named(tx, aggregate, events).await?;
-        let to_store = sealed.as_deref().unwrap_or(&named);
-        let mut appended = self.inner.append(tx, aggregate, expected, to_store).await?;
+        let named = self.sealer.with_subjects(aggregate, events)?;
+        let mut appended = match self.sealer.draft(aggregate, &named)? {
+            None => self.inner.append(tx, aggregate, expected, &named).await?,
+            Some(drafted) => match self.append_at_once(tx, aggregate, expected, &drafted).await? {
+                Some(appended) => appended,
+                None => {
+                    let keys = self.keys().sealing_keys(tx, &drafted.scopes).await?;
+                    self.inner.append(tx, aggregate, expected, &drafted.seal(&keys)?).await?
+                }
+            },
+        };
         // The payloads are put back by position, so the order must be the caller's.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);
         if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
@@ -247,9 +282,9 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
                 problem: "append did not return the events that it was given, in their order",
             }));
         }
-        for ((appended, stored), event) in appended.events.iter_mut().zip(to_store).zip(named.iter()) {
+        for (appended, event) in appended.events.iter_mut().zip(named.iter()) {
             appended.payload = event.payload().to_vec();
-            if stored.metadata != event.metadata {
+            if appended.metadata != event.metadata {
                 appended.metadata.clone_from(&event.metadata);
             }
         }
@@ -262,8 +297,20 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         aggregate: &AggregateRef,
         range: VersionRange,
     ) -> Result<Stream> {
-        let stream = self.inner.read_aggregate_stream(tx, aggregate, range).await?;
-        let events = self.sealer.open(tx, stream.events).await?;
+        let expected = self.stream_keys.expected(aggregate);
+        let (stream, read) = match (self.beside(), &expected) {
+            (Some((store, names)), Some(asked)) if !self.keys().are_seen(asked) => {
+                self.keys().check_log_to_read(tx).await?;
+                let seen = self.keys().sees_committed(tx);
+                let (stream, rows) = store.read_stream_and_keys(tx, names, asked, aggregate, range).await?;
+                (stream, Some(ReadKeys { asked: Arc::clone(asked), rows, seen }))
+            }
+            _ => (self.inner.read_aggregate_stream(tx, aggregate, range).await?, None),
+        };
+        let (events, needed) = self.sealer.open_stream(tx, stream.events, read.as_ref()).await?;
+        if self.beside().is_some() {
+            self.stream_keys.note(aggregate, expected.as_deref(), &needed);
+        }
         Ok(Stream { events, ..stream })
     }
 
@@ -285,6 +332,11 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         self.inner.latest_global_position(tx).await
+    }
+
+    /// This is the layer that uses it, and no second one may be around it.
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = Self::Tx>> {
+        None
     }
 }
 

@@ -18,7 +18,7 @@ use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
 use crate::event::{AggregateRef, EventRef, NewEvent, PersistedEvent, Unreadable, check_new};
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{KeyManager, KeyStore, KeyTable};
+use crate::keys::{KeyManager, KeyStore, KeyTable, ReadKeys, SealingKeys};
 use crate::kms::Kms;
 use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
@@ -135,27 +135,36 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
     ) -> Result<Cow<'e, [NewEvent]>> {
-        let (named, sealed) = self.seal_named(tx, aggregate, events).await?;
-        Ok(sealed.map_or(named, Cow::Owned))
+        let named = self.with_subjects(aggregate, events)?;
+        let Some(drafted) = self.draft(aggregate, &named)? else { return Ok(named) };
+        let keys = self.keys.sealing_keys(tx, &drafted.scopes).await?;
+        let sealed = drafted.seal(&keys)?;
+        drop(drafted);
+        Ok(Cow::Owned(sealed))
     }
 
-    /// The events with the subjects that their caller names in their metadata, and the same events sealed. `None` if
-    /// nothing in them is protected.
-    pub(crate) async fn seal_named<'e>(
+    /// The events, checked, with the subjects that their caller names in their metadata.
+    pub(crate) fn with_subjects<'e>(
         &self,
-        tx: &mut Tx,
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
-    ) -> Result<(Cow<'e, [NewEvent]>, Option<Vec<NewEvent>>)> {
+    ) -> Result<Cow<'e, [NewEvent]>> {
         check_new(aggregate, events)?;
-        let named = self.with_subjects(events)?;
-        let drafts = named.iter().map(|event| Drafts::new(&self.schemas, aggregate, event));
-        let drafts: Vec<Drafts<'_>> = drafts.collect::<Result<_>>()?;
-        let to_seal = drafts.iter().flat_map(Drafts::iter).count();
-        if to_seal == 0 {
-            drop(drafts);
-            return Ok((named, None));
+        if events.iter().all(|event| event.subjects().is_empty()) {
+            return Ok(Cow::Borrowed(events));
         }
+        let named = |event| Ok(with_subjects(self.schemas.for_append(event)?, event)?.into_owned());
+        events.iter().map(named).collect::<Result<Vec<_>>>().map(Cow::Owned)
+    }
+
+    /// What must be sealed of these events; `None` if nothing in them is protected.
+    pub(crate) fn draft<'e>(
+        &'e self,
+        aggregate: &'e AggregateRef,
+        events: &'e [NewEvent],
+    ) -> Result<Option<Drafted<'e>>> {
+        let drafts = events.iter().map(|event| Drafts::new(&self.schemas, aggregate, event));
+        let drafts: Vec<Drafts<'_>> = drafts.collect::<Result<_>>()?;
         let scopes: HashSet<&KeyScope> = drafts.iter().flat_map(Drafts::iter).flat_map(|draft| &draft.scopes).collect();
         // The schemas do not know aggregate types. So the kind of an aggregate's own scope can only be checked here.
         let own = aggregate.aggregate_type();
@@ -168,34 +177,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             }));
         }
         let scopes: Vec<KeyScope> = scopes.into_iter().cloned().collect();
-        let keys = self.keys.sealing_keys(tx, &scopes).await?;
-        let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = scopes.iter().zip(&keys.keys).collect();
-        let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
-        let mut salts = Salts::draw(to_seal)?;
-        let mut seal = |draft: &Draft<'_>, sealed_under: &mut Vec<KeyId>| {
-            let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
-            let new = draft_keys.iter().map(|key| key.id).filter(|id| !sealed_under.contains(id)).collect::<Vec<_>>();
-            sealed_under.extend(new);
-            draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)
-        };
-        let mut sealed = Vec::with_capacity(named.len());
-        for (event, drafts) in named.iter().zip(&drafts) {
-            let mut under = Vec::new();
-            let payload = drafts.payload.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
-            let metadata = drafts.metadata.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
-            sealed.push(event.sealed(payload, metadata, under));
-        }
-        drop(drafts);
-        Ok((named, Some(sealed)))
-    }
-
-    /// The events with the subjects that their caller names in their metadata.
-    fn with_subjects<'e>(&self, events: &'e [NewEvent]) -> Result<Cow<'e, [NewEvent]>> {
-        if events.iter().all(|event| event.subjects().is_empty()) {
-            return Ok(Cow::Borrowed(events));
-        }
-        let named = |event| Ok(with_subjects(self.schemas.for_append(event)?, event)?.into_owned());
-        events.iter().map(named).collect::<Result<Vec<_>>>().map(Cow::Owned)
+        let is_empty = drafts.iter().all(|drafts| drafts.iter().next().is_none());
+        Ok(if is_empty { None } else { Some(Drafted { events, drafts, scopes }) })
     }
 
     /// Opens stored events at their stored type and version, then upcasts them to the current ones. One stored event
@@ -219,9 +202,20 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// [`EventFault`]: crate::error::EventFault
     /// [`StorageFault::InvalidRow`]: crate::error::StorageFault::InvalidRow
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
+        Ok(self.open_stream(tx, events, None).await?.0)
+    }
+
+    /// As [`open`](Self::open), with the rows of keys that were read with the events. Returns also the keys that the
+    /// events are sealed under.
+    pub(crate) async fn open_stream(
+        &self,
+        tx: &mut Tx,
+        events: Vec<PersistedEvent>,
+        read: Option<&ReadKeys>,
+    ) -> Result<(Vec<PersistedEvent>, HashSet<KeyId>)> {
+        let (rows, keys) = self.open_rows_with(tx, &events, Accepts::AsDeclared, Reader::User(read)).await?;
         if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
-            return Ok(events);
+            return Ok((events, keys));
         }
         let mut out = Vec::with_capacity(events.len());
         for (event, row) in events.into_iter().zip(rows) {
@@ -233,7 +227,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
                 return Err(error);
             }
         }
-        Ok(out)
+        Ok((out, keys))
     }
 
     /// As [`open`](Self::open), but an event that can't be read does not fail the others. Returns one result for each
@@ -247,7 +241,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
     ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
         let each = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);
@@ -268,7 +262,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
         let normalizers = self.schemas.normalizers();
         events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?, normalizers).event)).collect()
     }
@@ -288,6 +282,37 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             }
         }
         Ok(scopes)
+    }
+}
+
+/// Events that are to be appended, with what must be sealed of them.
+pub(crate) struct Drafted<'e> {
+    events: &'e [NewEvent],
+    drafts: Vec<Drafts<'e>>,
+    /// The scopes under whose keys they are to be sealed, each once.
+    pub(crate) scopes: Vec<KeyScope>,
+}
+
+impl Drafted<'_> {
+    /// Seals the events. The keys are those of the scopes, in their order.
+    pub(crate) fn seal(&self, keys: &SealingKeys) -> Result<Vec<NewEvent>> {
+        let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = self.scopes.iter().zip(&keys.keys).collect();
+        let integrity = SealingKey { id: keys.integrity.0, key: &keys.integrity.1 };
+        let mut salts = Salts::draw(self.drafts.iter().flat_map(Drafts::iter).count())?;
+        let mut seal = |draft: &Draft<'_>, sealed_under: &mut Vec<KeyId>| {
+            let draft_keys = draft.scopes.iter().map(|scope| key_of(&by_scope, scope)).collect::<Result<Vec<_>>>()?;
+            let new = draft_keys.iter().map(|key| key.id).filter(|id| !sealed_under.contains(id)).collect::<Vec<_>>();
+            sealed_under.extend(new);
+            draft.seal(&keys.namespace, &draft_keys, &integrity, &salts.next()?)
+        };
+        let mut sealed = Vec::with_capacity(self.events.len());
+        for (event, drafts) in self.events.iter().zip(&self.drafts) {
+            let mut under = Vec::new();
+            let payload = drafts.payload.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
+            let metadata = drafts.metadata.as_ref().map(|draft| seal(draft, &mut under)).transpose()?;
+            sealed.push(event.sealed(payload, metadata, under));
+        }
+        Ok(sealed)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::event::{
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyStore, ScopeLock, ScopeRecord, ScopeState};
 use crate::sql::{after_commit as after_the_events, committing, database};
-use crate::store::{EventStore, SnapshotStore, StoredSnapshot};
+use crate::store::{BesideKeys, EventStore, SnapshotStore, StoredSnapshot};
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool, Transaction};
@@ -355,6 +355,11 @@ where
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         self.inner.latest_global_position(&mut tx.events).await
+    }
+
+    /// The keys are in another database.
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = Self::Tx>> {
+        None
     }
 }
 

@@ -2,9 +2,11 @@
 //! stores.
 //!
 //! [`EventStore`] is the port that appends and reads; [`EventTable`] is the port for census, backfill and
-//! rewrite, and [`SealIndex`] the one to an index of seals beside the table. [`SnapshotStore`] is the port to
+//! rewrite, and [`SealIndex`] the one to an index of seals beside the table. [`BesideKeys`] is what a store may do
+//! besides if its events are in the database of the keys. [`SnapshotStore`] is the port to
 //! [snapshots](crate::snapshots).
 
+pub(crate) mod beside_keys;
 pub(crate) mod event_store;
 pub(crate) mod event_table;
 pub(crate) mod ext;
@@ -12,6 +14,7 @@ pub(crate) mod seal_index;
 pub(crate) mod snapshot_store;
 
 pub use crate::event::check_append;
+pub use beside_keys::BesideKeys;
 pub(crate) use event_store::EventStore;
 pub(crate) use event_table::check_apart;
 pub use event_table::{

@@ -62,7 +62,7 @@ pub(super) fn fresh(name: &str) -> KeyScope {
     KeyScope::new("Conformance", format!("{name} {} '\"\\ \u{1f600}", Uuid::now_v7()))
 }
 
-async fn active_kek<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) -> KekId {
+pub(super) async fn active_kek<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) -> KekId {
     let mut connection = must(db.begin().await, "begin");
     match must(keys.active_kek(db.tx(&mut connection), "default").await, "active_kek") {
         Some(kek) => kek.kek_id,

@@ -118,7 +118,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.check_log(tx).await?;
         let pinned = self.open_index_ahead(tx, &wanted).await?;
         let locked = self.locked_keys(tx, from_ref(&scope), wanted, &pinned).await?;
-        let active = locked.keys.into_iter().next().ok_or(Error::Keys(KeyFault::Cryptography))?;
+        let active = locked.keys.keys.into_iter().next().ok_or(Error::Keys(KeyFault::Cryptography))?;
         let generation = locked.generations.get(owner).copied().ok_or(Error::Keys(KeyFault::Cryptography))?;
         Ok((self.with_older(tx, active, Some(&pinned)).await?, generation))
     }

@@ -29,7 +29,7 @@ struct Cached {
 
 /// An unwrapped key, and the row from which it was unwrapped. If the row differs, the key is unwrapped again.
 struct CachedKey {
-    row: DataKeyRecord,
+    row: Arc<DataKeyRecord>,
     key: Arc<DataKey>,
     /// The time until which it may be kept, like the key-encryption key that opened it; `None` for ever.
     until: Option<Instant>,
@@ -76,7 +76,7 @@ impl KeyCache {
         let mut cached = lock(&self.0);
         // This is checked under the lock. A key that is put here after the sweep would stay.
         if is_fresh(until, Instant::now()) {
-            cached.keys.put(row.key_id, CachedKey { row, key, until, seen });
+            cached.keys.put(row.key_id, CachedKey { row: Arc::new(row), key, until, seen });
         }
     }
 
@@ -140,6 +140,22 @@ impl KeyCache {
         if cached.active.get(scope) != Some(&key_id) {
             cached.active.put(scope.clone(), key_id);
         }
+    }
+
+    /// The keys under which these scopes sealed when they were last looked at, with the rows from which they were
+    /// unwrapped. `None` if one of them is not cached.
+    pub(crate) fn active<'s>(
+        &self,
+        scopes: impl IntoIterator<Item = &'s KeyScope>,
+    ) -> Option<Vec<(Arc<DataKeyRecord>, Arc<DataKey>)>> {
+        let mut cached = lock(&self.0);
+        let Cached { keys, active, .. } = &mut *cached;
+        let now = Instant::now();
+        let active = scopes.into_iter().map(|scope| {
+            let key = keys.get(active.get(scope)?).filter(|key| is_fresh(key.until, now) && key.row.scope == *scope)?;
+            Some((Arc::clone(&key.row), Arc::clone(&key.key)))
+        });
+        active.collect()
     }
 
     /// Is the key cached under which the scope sealed when it was last looked at?

@@ -65,6 +65,13 @@ pub trait KeyStore: Send + Sync {
         Ok(!self.is_in_transaction(tx))
     }
 
+    /// The names of the tables, if they are those of this crate's migrations, in the database to which the connection
+    /// leads. An event store that is [`BesideKeys`](crate::store::BesideKeys) then locks and reads their rows in its own
+    /// statements. `None`, the default, is always right. A decorator that has to see every access returns `None`.
+    fn table_names(&self) -> Option<&KeyTableNames> {
+        None
+    }
+
     /// The namespace that was set when the tables were created; `None` if they hold none.
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>>;
 
@@ -117,6 +124,33 @@ pub trait KeyStore: Send + Sync {
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
 }
 
+/// The names of the tables of scopes and data keys, as SQL texts of the same connection write them: quoted, and with
+/// their schema.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyTableNames {
+    key_scopes: Arc<str>,
+    data_keys: Arc<str>,
+}
+
+impl KeyTableNames {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn new(key_scopes: String, data_keys: String) -> Self {
+        Self { key_scopes: key_scopes.into(), data_keys: data_keys.into() }
+    }
+
+    /// The table of scopes. Its columns are those of this crate's migrations.
+    #[must_use]
+    pub fn key_scopes(&self) -> &str {
+        &self.key_scopes
+    }
+
+    /// The table of data keys. Its columns are those of this crate's migrations.
+    #[must_use]
+    pub fn data_keys(&self) -> &str {
+        &self.data_keys
+    }
+}
+
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
@@ -132,6 +166,10 @@ impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
 
     async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
         (**self).sees_newest_state(tx).await
+    }
+
+    fn table_names(&self) -> Option<&KeyTableNames> {
+        (**self).table_names()
     }
 
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {

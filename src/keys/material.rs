@@ -24,8 +24,29 @@ pub(crate) struct SealingKeys {
     pub(crate) namespace: Namespace,
     pub(crate) keys: Vec<(KeyId, Arc<DataKey>)>,
     pub(crate) integrity: (KeyId, Arc<DataKey>),
+}
+
+/// The keys of scopes that are locked.
+pub(crate) struct LockedKeys {
+    pub(crate) keys: SealingKeys,
     /// The generation of each locked scope.
     pub(crate) generations: HashMap<KeyScope, u32>,
+}
+
+/// Keys that are cached, and were not compared with their rows yet.
+pub(crate) struct ExpectedKeys {
+    pub(crate) keys: SealingKeys,
+    /// The rows from which they were unwrapped, in ascending order of scope. That of the integrity key is among them.
+    pub(crate) rows: Vec<Arc<DataKeyRecord>>,
+}
+
+/// Rows of data keys that were read in the same statement as the events.
+pub(crate) struct ReadKeys {
+    /// The keys that were asked for. Those without a row have none.
+    pub(crate) asked: Arc<[KeyId]>,
+    pub(crate) rows: Vec<DataKeyRecord>,
+    /// A time before the rows were read, if they show the committed state.
+    pub(crate) seen: Option<Instant>,
 }
 
 /// Unwrapped keys, and the errors of those that could not be unwrapped.
@@ -67,6 +88,19 @@ pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     wanted
 }
 
+fn check_scopes(scopes: &[KeyScope]) -> Result<()> {
+    for scope in scopes {
+        scope.check()?;
+        if scope.is_reserved() {
+            return Err(Error::Input(InputFault::InvalidText {
+                what: "the scope kind",
+                problem: "starts with '$', which is reserved: name another with scope_kind()",
+            }));
+        }
+    }
+    Ok(())
+}
+
 /// What a key of a scope that is [withheld](ScopeState::Withheld) counts as.
 #[derive(Clone, Copy)]
 enum Withheld {
@@ -78,19 +112,27 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// The active keys of these scopes, which are created if they do not exist yet. The scopes are locked until the
     /// caller's transaction ends.
     pub(crate) async fn sealing_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<SealingKeys> {
-        for scope in scopes {
-            scope.check()?;
-            if scope.is_reserved() {
-                return Err(Error::Input(InputFault::InvalidText {
-                    what: "the scope kind",
-                    problem: "starts with '$', which is reserved: name another with scope_kind()",
-                }));
-            }
-        }
+        check_scopes(scopes)?;
         let wanted = with_integrity(scopes);
         self.check_log(tx).await?;
         let pinned = self.open_ahead(tx, &wanted).await?;
-        self.locked_keys(tx, scopes, wanted, &pinned).await
+        Ok(self.locked_keys(tx, scopes, wanted, &pinned).await?.keys)
+    }
+
+    /// The keys under which these scopes sealed when they were last looked at: `None` if one of them is not cached.
+    /// They may be used only by a statement that compares them with their rows. This locks nothing.
+    pub(crate) async fn expected_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Option<ExpectedKeys>> {
+        check_scopes(scopes)?;
+        let (Some(namespace), wanted) = (self.namespace.get(), with_integrity(scopes)) else { return Ok(None) };
+        let Some(active) = self.cache.keys.active(&wanted) else { return Ok(None) };
+        self.check_log(tx).await?;
+        let by_scope: HashMap<&KeyScope, (KeyId, &Arc<DataKey>)> =
+            active.iter().map(|(row, key)| (&row.scope, (row.key_id, key))).collect();
+        let key_of = |scope: &KeyScope| by_scope.get(scope).map(|(key_id, key)| (*key_id, Arc::clone(key)));
+        let keys = scopes.iter().map(key_of).collect::<Option<Vec<_>>>();
+        let Some((keys, integrity)) = keys.zip(key_of(&KeyScope::integrity())) else { return Ok(None) };
+        let keys = SealingKeys { namespace: namespace.clone(), keys, integrity };
+        Ok(Some(ExpectedKeys { keys, rows: active.into_iter().map(|(row, _)| row).collect() }))
     }
 
     /// The active keys of these scopes, locked and created as by [`sealing_keys`](Self::sealing_keys). It uses the
@@ -101,7 +143,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         scopes: &[KeyScope],
         wanted: Vec<KeyScope>,
         pinned: &Pinned,
-    ) -> Result<SealingKeys> {
+    ) -> Result<LockedKeys> {
         let namespace = self.namespace(tx).await?;
         if pinned.all_new {
             let new: Vec<KeyScope> = wanted.iter().filter(|scope| !scope.is_integrity()).cloned().collect();
@@ -135,7 +177,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         };
         let keys = scopes.iter().map(key_of_scope).collect::<Result<_>>()?;
         let integrity = key_of_scope(&KeyScope::integrity())?;
-        Ok(SealingKeys { namespace, keys, integrity, generations })
+        Ok(LockedKeys { keys: SealingKeys { namespace, keys, integrity }, generations })
     }
 
     /// The active keys of locked scopes. Keys are created for scopes that have none.
@@ -183,15 +225,40 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         Ok(active)
     }
 
-    /// The statuses of these keys, read from the key table in one query.
-    pub(crate) async fn opening_keys(&self, tx: &mut Tx, key_ids: &HashSet<KeyId>) -> Result<(Namespace, Keys)> {
+    /// The statuses of these keys, read from the key table in one query. Rows that were read with the events are not
+    /// read again.
+    pub(crate) async fn opening_keys(
+        &self,
+        tx: &mut Tx,
+        key_ids: &HashSet<KeyId>,
+        read: Option<&ReadKeys>,
+    ) -> Result<(Namespace, Keys)> {
         self.check_log_to_read(tx).await?;
         let namespace = self.namespace(tx).await?;
         if let Some(seen) = self.read_lag.and_then(|lag| self.cache.keys.seen_within(lag, key_ids)) {
             let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
             return Ok((namespace, keys.collect()));
         }
-        self.look_up(tx, key_ids, None, Withheld::AsShredded, None).await
+        let Some(read) = read else { return self.look_up(tx, key_ids, None, Withheld::AsShredded, None).await };
+        let known = read.rows.iter().filter(|row| key_ids.contains(&row.key_id)).cloned().collect();
+        let (_, mut keys) = self.statuses(tx, known, read.seen, None, Withheld::AsShredded, None).await?;
+        let unasked: HashSet<KeyId> = key_ids.iter().filter(|key_id| !read.asked.contains(key_id)).copied().collect();
+        if !unasked.is_empty() {
+            keys.extend(self.look_up(tx, &unasked, None, Withheld::AsShredded, None).await?.1);
+        }
+        Ok((namespace, keys))
+    }
+
+    /// May a read that lags take these keys from the cache, so that their rows need not be read?
+    pub(crate) fn are_seen(&self, key_ids: &[KeyId]) -> bool {
+        let seen = |lag| self.cache.keys.seen_within(lag, &key_ids.iter().copied().collect());
+        self.read_lag.and_then(seen).is_some()
+    }
+
+    /// A time from which on a statement sees the committed state: `None` in a transaction, which may see an old state,
+    /// and its own changes that are not committed.
+    pub(crate) fn sees_committed(&self, tx: &Tx) -> Option<Instant> {
+        if self.store.is_in_transaction(tx) { None } else { Some(Instant::now()) }
     }
 
     /// The statuses of these keys, for maintenance, which must not lag. With `pinned`, the caller holds locks, so the
@@ -233,13 +300,25 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         owner: Option<&KeyScope>,
     ) -> Result<(Namespace, Keys)> {
         self.check_log_to_read(tx).await?;
-        let namespace = self.namespace(tx).await?;
         let mut key_ids: Vec<KeyId> = key_ids.iter().copied().collect();
         key_ids.sort_unstable();
-        // A transaction may see an old state, and its own changes that are not committed.
-        let seen = if self.store.is_in_transaction(tx) { None } else { Some(Instant::now()) };
+        let seen = self.sees_committed(tx);
         let records = self.store.data_keys(tx, &key_ids).await?;
-        let mut keys = Keys::with_capacity(key_ids.len());
+        self.statuses(tx, records, seen, pinned, withheld, owner).await
+    }
+
+    /// The statuses of the keys of these rows. `seen` is a time before they were read, if they show the committed state.
+    async fn statuses(
+        &self,
+        tx: &mut Tx,
+        records: Vec<DataKeyRecord>,
+        seen: Option<Instant>,
+        pinned: Option<&Pinned>,
+        withheld: Withheld,
+        owner: Option<&KeyScope>,
+    ) -> Result<(Namespace, Keys)> {
+        let namespace = self.namespace(tx).await?;
+        let mut keys = Keys::with_capacity(records.len());
         let is_wanted =
             |record: &DataKeyRecord| owner.is_none_or(|owner| record.scope == *owner || record.scope.is_reserved());
         let (records, unwanted): (Vec<_>, Vec<_>) = records.into_iter().partition(is_wanted);

@@ -91,6 +91,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 Error::Shredded { .. } | Error::Disabled { .. } => Error::Collision { source: None },
                 error => error,
             })?;
+        let keys = keys.keys;
         let by_scope = usable.into_iter().zip(keys.keys).collect();
         Ok(UsableKeys { namespace: keys.namespace, integrity: keys.integrity, keys: by_scope, unusable })
     }

@@ -1,6 +1,8 @@
 //! Events in PostgreSQL.
 
+mod append;
 mod batch;
+mod beside_keys;
 mod filtered;
 mod heads_first;
 mod insert;
@@ -15,15 +17,13 @@ pub use tables::PostgresTables;
 use crate::error::{Error, Result, SetUpFault, StorageFault};
 use crate::event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent,
-    Stream, VersionRange, check_append,
+    Stream, VersionRange,
 };
-use crate::sql::errors::postgres::{NO_SUCH_CONSTRAINT, UNIQUE_VIOLATION, sql_state, violated_columns};
+use crate::sql::errors::postgres::violated_columns;
 use crate::sql::events::{self, Filtered, Written};
-use crate::sql::{SqlRow, event_database as database, in_transaction, migrations, query};
-use crate::store::{EventStore, SealIndex};
+use crate::sql::{event_database as database, migrations, query};
+use crate::store::{BesideKeys, EventStore, SealIndex};
 use async_trait::async_trait;
-use batch::Batch;
-use sqlx::postgres::PgRow;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection};
 use statements::Statements;
@@ -61,6 +61,8 @@ const SEAL_INDEX: [(&str, &str); 1] =
 pub struct PostgresStore {
     tables: Arc<PostgresTables>,
     sql: Arc<Statements>,
+    /// The statements that also check or read keys.
+    beside: beside_keys::Made,
 }
 
 impl Default for PostgresStore {
@@ -88,7 +90,7 @@ impl PostgresStore {
 
     /// A store over tables whose names were checked.
     fn over(tables: PostgresTables) -> Self {
-        Self { sql: Arc::new(Statements::new(&tables)), tables: Arc::new(tables) }
+        Self { sql: Arc::new(Statements::new(&tables)), tables: Arc::new(tables), beside: Arc::default() }
     }
 
     /// Creates the event tables or brings them up to date. It also creates their schema if one is configured and
@@ -181,48 +183,8 @@ impl EventStore for PostgresStore {
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
-        const OPERATION: &str = "appending events";
-        check_append(aggregate, events)?;
-        in_transaction(tx, "appending")?;
-        let batch = Batch::new(events.iter().map(Written::new))?;
-        let mut before = None;
-        for _ in 0..ATTEMPTS {
-            let append = query(&self.sql.append)
-                .bind(aggregate.aggregate_type())
-                .bind(aggregate.aggregate_id())
-                .bind(events::expected_head(expected));
-            let append = batch.bind(append);
-            let append = if self.tables.index_seals { seal_index::bind(append, events) } else { append };
-            let rows = append.fetch_all(&mut *tx).await;
-            let rows = rows.map_err(|source| match sql_state(&source) {
-                Some(UNIQUE_VIOLATION) => self.violation(source),
-                Some(NO_SUCH_CONSTRAINT) => Error::SetUp(SetUpFault::NoUniqueVersion {
-                    table: self.tables.events.clone(),
-                    source: source.into(),
-                }),
-                _ => database(OPERATION)(source),
-            })?;
-            if !rows.is_empty() {
-                // If the head moved but no event was inserted, there is one row of NULLs.
-                let given = |row: &PgRow| Ok(row.optional_number(0)?.zip(row.optional_number(1)?));
-                let rows = rows.iter().filter_map(|row| given(row).transpose()).collect::<Result<_>>()?;
-                return events::appended(rows, aggregate, events, OPERATION);
-            }
-            let actual = self.head(tx, aggregate).await?;
-            events::check_version(aggregate, expected, actual)?;
-            if let Some(event_id) = self.known_id(tx, &batch.event_ids).await? {
-                return Err(Error::DuplicateEventId { event_id });
-            }
-            // Another transaction took the version and has committed since, so the next statement sees its events. If
-            // the stream has not moved since the last try, no other transaction is the reason.
-            if before.replace(actual) == Some(actual) {
-                return Err(Error::Storage(StorageFault::NoEffect {
-                    operation: OPERATION,
-                    table: if self.tables.heads_first { "heads" } else { "events" },
-                }));
-            }
-        }
-        Err(Error::Collision { source: None })
+        let appended = self.append_if(tx, aggregate, expected, events, None).await?;
+        appended.ok_or(Error::Collision { source: None })
     }
 
     async fn read_aggregate_stream(
@@ -259,5 +221,9 @@ impl EventStore for PostgresStore {
             .await
             .map_err(database("reading the last position"))?;
         last.try_into()
+    }
+
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = PgConnection>> {
+        Some(self)
     }
 }

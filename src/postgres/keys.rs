@@ -6,8 +6,8 @@ mod statements;
 mod store;
 
 use crate::error::{Error, Result, SetUpFault, no_effect};
-use crate::keys::KeyStore;
 use crate::keys::names::Namespace;
+use crate::keys::{KeyStore, KeyTableNames};
 use crate::sql::{check_name, key_database as database, migrations, not_in_transaction, own_transaction};
 use sqlx::PgConnection;
 use statements::{Names, Statements};
@@ -49,6 +49,7 @@ use time::OffsetDateTime;
 #[derive(Clone, Debug)]
 pub struct PostgresKeys {
     names: Names,
+    tables: KeyTableNames,
     sql: Arc<Statements>,
     lock_timeout: Option<Duration>,
 }
@@ -106,7 +107,8 @@ impl PostgresKeys {
     }
 
     fn over(names: Names) -> Self {
-        Self { sql: Arc::new(Statements::new(|sql| names.fill(sql))), names, lock_timeout: None }
+        let tables = KeyTableNames::new(names.table("key_scopes"), names.table("data_keys"));
+        Self { sql: Arc::new(Statements::new(|sql| names.fill(sql))), names, tables, lock_timeout: None }
     }
 
     /// Creates the key tables or brings them up to date, and names the key database. It is idempotent.

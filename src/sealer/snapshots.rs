@@ -54,7 +54,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         events: Vec<PersistedEvent>,
         used: &mut UsedKeys,
     ) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User).await?;
+        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
         let mut out = Vec::with_capacity(events.len());
         for (event, row) in events.into_iter().zip(rows) {
             used.in_the_clear |= self.holds_plaintext(&event);
@@ -96,7 +96,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     fn holds_plaintext(&self, event: &PersistedEvent) -> bool {
         self.schemas.accepts_plaintext(&event.stored_type)
             && matches!(
-                self.how_to_read(event, Accepts::SealedOnly, Reader::User),
+                self.how_to_read(event, Accepts::SealedOnly, Reader::User(None)),
                 Err(Error::Event { fault, .. }) if matches!(fault.bare(), EventFault::Unsealed { .. })
             )
     }

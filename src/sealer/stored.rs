@@ -8,7 +8,7 @@ use crate::error::{Error, EventFault, Result};
 use crate::event::{EventRef, PersistedEvent, Sealed};
 use crate::keys::KeyStore;
 use crate::keys::names::{KeyId, KeyScope};
-use crate::keys::{Pinned, UsableKeys};
+use crate::keys::{Pinned, ReadKeys, UsableKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable};
 use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::normalize::Normalizers;
@@ -34,8 +34,9 @@ pub(crate) enum Accepts {
 /// Who reads. This decides how the rows of keys are looked up.
 #[derive(Clone, Copy)]
 pub(crate) enum Reader<'p> {
-    /// A user. Rows that were looked up recently may be used again, within the lag that the user allows.
-    User,
+    /// A user. Rows that were looked up recently may be used again, within the lag that the user allows. So may rows
+    /// that were read with the events.
+    User(Option<&'p ReadKeys>),
     /// Maintenance. Rows are looked up now, and the [`Coverage`] of seals is noted.
     Maintenance,
     /// Maintenance that holds locks. It must not wait for the KMS, so only key-encryption keys that were opened before
@@ -94,13 +95,24 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         accepts: Accepts,
         reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
+        Ok(self.open_rows_with(tx, events, accepts, reader).await?.0)
+    }
+
+    /// As [`open_rows`](Self::open_rows). Returns also the keys that the events are sealed under.
+    pub(super) async fn open_rows_with<'s, E: Borrow<PersistedEvent> + Sync>(
+        &'s self,
+        tx: &mut Tx,
+        events: &[E],
+        accepts: Accepts,
+        reader: Reader<'_>,
+    ) -> Result<(Vec<Result<OpenedRow<'s>>>, HashSet<KeyId>)> {
         let reads: Vec<Result<Read<'s, '_>>> =
             events.iter().map(|event| self.how_to_read(event.borrow(), accepts, reader)).collect();
         let closed = || reads.iter().flatten().flat_map(Read::closed);
         let key_ids: HashSet<KeyId> = closed().flat_map(Closed::key_ids).collect();
         let keys = match reader {
             _ if key_ids.is_empty() => None,
-            Reader::User => Some(self.keys.opening_keys(tx, &key_ids).await?),
+            Reader::User(read) => Some(self.keys.opening_keys(tx, &key_ids, read).await?),
             Reader::Maintenance | Reader::Verifier => Some(self.keys.opening_keys_now(tx, &key_ids, None).await?),
             Reader::Locked(pinned) => Some(self.keys.opening_keys_now(tx, &key_ids, Some(pinned)).await?),
             Reader::Owner(owner) => {
@@ -115,7 +127,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             }
             let opened = closed.open(plan, namespace, keys)?;
             let coverage = match reader {
-                Reader::User => Coverage::default(),
+                Reader::User(_) => Coverage::default(),
                 Reader::Maintenance | Reader::Locked(_) | Reader::Owner(_) | Reader::Verifier => {
                     Coverage::of(closed, keys, self.schemas.normalizers())
                 }
@@ -132,7 +144,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             let (metadata, metadata_coverage) = open(metadata).map_err(Error::in_metadata)?;
             Ok(OpenedRow { read_as: *read_as, opened, coverage, metadata, metadata_coverage })
         });
-        Ok(rows.collect())
+        let rows = rows.collect();
+        Ok((rows, key_ids))
     }
 
     pub(super) fn how_to_read<'s, 'e>(

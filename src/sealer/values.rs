@@ -104,7 +104,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         if key_ids.is_empty() {
             return Ok(closed.into_iter().filter_map(|closed| closed.err().map(Err)).collect());
         }
-        let (namespace, keys) = self.keys.opening_keys(tx, &key_ids).await?;
+        let (namespace, keys) = self.keys.opening_keys(tx, &key_ids, None).await?;
         let opened = closed.into_iter().map(|closed| {
             let (owner, closed) = closed?;
             closed.open(&owner, &namespace, &keys, self.schemas.normalizers())

@@ -4,7 +4,7 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyWork, ListedScope,
+    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyTableNames, KeyWork, ListedScope,
     LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, SealedEntry,
 };
 use crate::sql::{committing, database};
@@ -110,6 +110,11 @@ where
 
     async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
         read!(tx, |connection| self.inner.sees_newest_state(connection))
+    }
+
+    /// The events are in another database.
+    fn table_names(&self) -> Option<&KeyTableNames> {
+        None
     }
 
     async fn namespace(&self, tx: &mut Self::Tx) -> Result<Option<Namespace>> {

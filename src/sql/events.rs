@@ -14,6 +14,10 @@ use crate::event::{
 use crate::sql::{SqlRow, check_stored};
 use crate::store::event_table::StoredCount;
 use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use time::OffsetDateTime;
+#[cfg(feature = "postgres")]
+use uuid::Uuid;
 
 /// The columns of an event within its aggregate, as [`event`] reads them. Each adapter fills in its name of
 /// `{aggregate_version}`, and an expression that selects `{metadata}` as text. If events of any aggregate are read, the
@@ -81,8 +85,55 @@ fn event_version(number: i64, position: GlobalPosition) -> Result<EventVersion> 
     Ok(EventVersion::new(version))
 }
 
+/// A row of a data key that comes in the columns of an event ([`COLUMNS`]), followed by two more. It is read as
+/// [`data_key_of_scope`](crate::sql::keys::data_key_of_scope) reads a row that is its own.
+#[cfg(feature = "postgres")]
+pub(crate) struct KeyInEvent<'r, R>(pub(crate) &'r R);
+
+#[cfg(feature = "postgres")]
+impl<R> KeyInEvent<'_, R> {
+    /// The columns in which the key's id, scope kind, scope id, version, key-encryption key, wrapped key, times of
+    /// creation and destruction, and the state of its scope come.
+    const COLUMNS: [usize; 9] = [2, 3, 6, 1, 11, 5, 10, 12, 7];
+
+    fn column(index: usize) -> usize {
+        Self::COLUMNS.get(index).copied().unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl<R: SqlRow> SqlRow for KeyInEvent<'_, R> {
+    fn text(&self, index: usize) -> Result<&str> {
+        self.0.text(Self::column(index))
+    }
+
+    fn optional_text(&self, index: usize) -> Result<Option<&str>> {
+        self.0.optional_text(Self::column(index))
+    }
+
+    fn optional_bytes(&self, index: usize) -> Result<Option<Vec<u8>>> {
+        self.0.optional_bytes(Self::column(index))
+    }
+
+    fn flag(&self, index: usize) -> Result<bool> {
+        self.0.flag(Self::column(index))
+    }
+
+    fn optional_number(&self, index: usize) -> Result<Option<i64>> {
+        self.0.optional_number(Self::column(index))
+    }
+
+    fn optional_id(&self, index: usize) -> Result<Option<Uuid>> {
+        self.0.optional_id(Self::column(index))
+    }
+
+    fn optional_time(&self, index: usize, what: &'static str) -> Result<Option<OffsetDateTime>> {
+        self.0.optional_time(Self::column(index), what)
+    }
+}
+
 /// Reads the rows of one aggregate, which are in order of version.
-fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
+pub(crate) fn stream(rows: &[impl SqlRow], aggregate: &AggregateRef) -> Result<Stream> {
     let events = rows.iter().map(|row| event(row, aggregate.clone())).collect::<Result<Vec<_>>>()?;
     let last_version = events.last().map(|event| event.aggregate_version);
     Ok(Stream { aggregate: aggregate.clone(), events, last_version })

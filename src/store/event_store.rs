@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::event::{
     AggregateRef, Appended, EventFilter, EventPage, ExpectedVersion, GlobalPosition, NewEvent, Stream, VersionRange,
 };
+use crate::store::BesideKeys;
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 /// payloads that are not JSON, and tells the conformance suite with `conformance::Database::respells_json`.
 ///
 /// [`EventStoreExt`](crate::EventStoreExt) has conveniences on top of these four methods. So a decorator that
-/// implements the four decorates everything.
+/// implements the four decorates everything. The fifth is optional, and not for decorators.
 ///
 /// `conformance::event_store` (feature `conformance`) checks an implementation against this contract.
 ///
@@ -106,6 +107,14 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`Error::Database`](crate::Error::Database).
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition>;
+
+    /// This store, if it can check and read keys in its own statements. `None`, the default, is always right. What is
+    /// done through this passes by [`append`](Self::append) and
+    /// [`read_aggregate_stream`](Self::read_aggregate_stream), so a decorator that changes or counts events must not
+    /// pass on what the inner store returns.
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = Self::Tx>> {
+        None
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -144,5 +153,9 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         (**self).latest_global_position(tx).await
+    }
+
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = Self::Tx>> {
+        (**self).beside_keys()
     }
 }

@@ -62,6 +62,8 @@ mod mutants;
 mod normalize;
 mod numbers;
 #[cfg(feature = "databases")]
+mod one_statement;
+#[cfg(feature = "databases")]
 mod oracle;
 #[cfg(feature = "databases")]
 mod owners;

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::two_steps::TwoSteps;
 use support::{Deadline, Postgres};
 use tokio::sync::{Mutex, Semaphore, watch};
 use uuid::Uuid;
@@ -221,9 +222,11 @@ impl Lane {
             first_done: watch::Sender::new(matches!(schedule, Schedule::Free)),
             others_ended: watch::Sender::new(0),
         });
+        // All of them append in one way, or each in its own.
+        let processes = self.random.pick(&[&[0, 1][..], &[2, 3], &[0, 1, 2, 3]]);
         let mut tasks = Vec::new();
         for (index, (op, mut session)) in ops.into_iter().zip(sessions).enumerate() {
-            let (round, store) = (Arc::clone(&round), self.random.below(self.stores.len()));
+            let (round, store) = (Arc::clone(&round), self.random.pick(processes));
             tasks.push(tokio::spawn(async move {
                 let ran = round.contend(&mut session.connection, index == 0, op, store).await;
                 (ran, session)
@@ -512,7 +515,7 @@ impl Counts {
     }
 }
 
-/// Three processes.
+/// Four processes. Two of them append and read in one statement if they know the keys, and two never do.
 async fn stores(db: &Postgres, writer: Writer) -> Vec<Store> {
     let keyring = Arc::new(Keyring::generate("main").unwrap());
     let placed = || event("Placed").version(1).protect(&["/name"], subject("Customer", "/customer"));
@@ -522,8 +525,12 @@ async fn stores(db: &Postgres, writer: Writer) -> Vec<Store> {
             .unwrap()
     };
     let mut stores = Vec::new();
-    for _ in 0..3 {
-        let store = SealedStore::new(writer.store(), PostgresKeys::new(), Arc::clone(&keyring), schemas());
+    for one_statement in [true, true, false, false] {
+        let keyring = Arc::clone(&keyring);
+        let store = match one_statement {
+            true => SealedStore::new(writer.store(), PostgresKeys::new(), keyring, schemas()),
+            false => SealedStore::new(writer.store(), TwoSteps::over(PostgresKeys::new()), keyring, schemas()),
+        };
         store.keys().prepare(&mut *db.pool.acquire().await.unwrap()).await.unwrap();
         stores.push(store);
     }

@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use eventseal::erasure::DueScope;
 use eventseal::keys::{
     DataKeyRecord, DestroyedKey, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore,
-    KeyTable, KeyWork, KeyWrapping, ListedScope, LogDisagreement, LogEntry, LogHead, LogRow, LogRows, NewDataKey,
-    RestoredScopes, ScopeLock, ScopeRecord, ScopeSetting, SealedEntry,
+    KeyTable, KeyTableNames, KeyWork, KeyWrapping, ListedScope, LogDisagreement, LogEntry, LogHead, LogRow, LogRows,
+    NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, ScopeSetting, SealedEntry,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
-    EventTable, PayloadReplacement, PositionRange, SealIndex, StoredCount, StoredQuery, TableLocation, TableWork,
+    BesideKeys, EventTable, PayloadReplacement, PositionRange, SealIndex, StoredCount, StoredQuery, TableLocation,
+    TableWork,
 };
 use eventseal::{
     AggregateRef, Appended, EventFilter, EventPage, EventStore, ExpectedVersion, GlobalPosition, KeyScope, Namespace,
@@ -236,6 +237,11 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
 
     fn is_in_transaction(&self, tx: &Self::Tx) -> bool {
         self.0.is_in_transaction(tx)
+    }
+
+    /// A test sees every call.
+    fn table_names(&self) -> Option<&KeyTableNames> {
+        None
     }
 
     async fn sees_newest_state(&self, tx: &mut Self::Tx) -> Result<bool> {
@@ -587,6 +593,11 @@ impl<T: StoreFaults> EventStore for Faulty<T> {
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {
         self.0.latest_global_position(tx).await
+    }
+
+    /// A test sees every call.
+    fn beside_keys(&self) -> Option<&dyn BesideKeys<Tx = Self::Tx>> {
+        None
     }
 }
 

@@ -24,6 +24,9 @@ pub mod moto;
 pub mod pgbouncer;
 pub mod rows;
 pub mod sealing;
+pub mod two_steps;
+#[cfg(feature = "databases")]
+pub mod wire;
 pub mod world;
 
 pub use databases::Memory;

@@ -2,7 +2,7 @@
 //!
 //! The head row decides, so the table of events needs no unique constraint, and may be partitioned by position.
 
-/// The append is one statement. Its order follows from data flow: events are inserted from the rows that moving the
+/// The append is one statement, whose parts are filled in by [`append`](super::append::append). Its order follows from data flow: events are inserted from the rows that moving the
 /// head returned.
 ///
 /// The head moves only from the version that this statement's snapshot shows, even if any version is accepted. A
@@ -15,27 +15,23 @@
 /// index on type, id and version has. Without that order, a plan that is made while a partition is empty may use
 /// another index, and would read all events of the type once the partition is full.
 pub(crate) const APPEND: &str = r"
-    WITH head AS MATERIALIZED (
+    head AS MATERIALIZED (
         SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
                          WHERE h.{aggregate_type} = $1 AND h.{aggregate_id} = $2), 0) AS version
     ), moved AS (
         INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
-        SELECT $1, $2, head.version + cardinality($4::uuid[]), now()
-        FROM head
-        WHERE ($3::bigint IS NULL OR head.version = $3)
-            AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
-                LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
+        SELECT $1, $2, head.version + [count], now()
+        FROM [guarded] head
+        WHERE [held] ($3::bigint IS NULL OR head.version = $3) AND NOT EXISTS ([known])
             AND NOT EXISTS (SELECT FROM {events} AS e
                 WHERE e.{aggregate_type} = $1 AND e.{aggregate_id} = $2 AND e.{aggregate_version} > head.version
                 ORDER BY e.{aggregate_version} LIMIT 1 OFFSET 0)
         ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
         SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
-        WHERE h.{aggregate_version} = excluded.{aggregate_version} - cardinality($4)
-        RETURNING {aggregate_version} - cardinality($4) AS before
+        WHERE h.{aggregate_version} = excluded.{aggregate_version} - [count]
+        RETURNING {aggregate_version} - [count] AS before
     ), appended AS (
         INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
-        SELECT $1, $2, moved.before + e.number, {values}
-        FROM moved, UNNEST({arrays}) WITH ORDINALITY AS e ({written}, number)
-        ORDER BY e.number
+        [rows]
         RETURNING global_position, {aggregate_version} AS version
     )";

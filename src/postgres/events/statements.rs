@@ -1,6 +1,7 @@
 //! The SQL of events, with the names of the tables filled in.
 
-use super::{PostgresTables, filtered, heads_first, insert, seal_index};
+use super::append::append;
+use super::{PostgresTables, filtered, insert, seal_index};
 use crate::sql::events::LogReads;
 use crate::store::event_table::{HEADER_START, HEADER_WITHIN};
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) append: Arc<str>,
+    pub(super) append_one: Arc<str>,
     pub(super) head: Arc<str>,
     pub(super) known_id: Arc<str>,
     pub(super) known_version: Arc<str>,
@@ -43,7 +45,8 @@ impl Statements {
         let fill = |sql: &str| Arc::<str>::from(tables.fill(sql));
         let with_header = with_header();
         Self {
-            append: fill(&append(tables)),
+            append: fill(&append(tables, false, None)),
+            append_one: fill(&append(tables, true, None)),
             head: fill(HEAD),
             known_id: fill(KNOWN_ID),
             known_version: fill(KNOWN_VERSION),
@@ -85,6 +88,7 @@ impl Statements {
     pub(super) fn all(&self) -> Vec<(&'static str, Arc<str>)> {
         let all = [
             ("append", &self.append),
+            ("append_one", &self.append_one),
             ("head", &self.head),
             ("known_id", &self.known_id),
             ("known_version", &self.known_version),
@@ -133,61 +137,6 @@ const KNOWN_VERSION: &str = "
         LATERAL (SELECT FROM {events} AS e WHERE e.{aggregate_type} = new.type AND e.{aggregate_id} = new.id
             AND e.{aggregate_version} >= new.version AND e.{aggregate_version} <= new.version
             ORDER BY e.{aggregate_version} LIMIT 1) AS known LIMIT 1";
-
-/// The append that inserts events first, as eventsalsa/store 0.0 does.
-///
-/// The first event decides. If another transaction has taken its version, or is about to commit it, the first event is
-/// not inserted, and no error is raised. The rest of the statement selects from the inserted row, so it does nothing
-/// either. Events are written before the head, as eventsalsa 0.0 does. The other order would deadlock with it.
-const EVENTS_FIRST: &str = r"
-    WITH head AS (
-        SELECT coalesce((SELECT h.{aggregate_version} FROM {heads} AS h
-                         WHERE h.{aggregate_type} = $1 AND h.{aggregate_id} = $2), 0) AS version
-    ), first AS (
-        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
-        SELECT $1, $2, head.version + 1, {first}
-        FROM head
-        WHERE ($3::bigint IS NULL OR head.version = $3)
-            AND NOT EXISTS (SELECT FROM UNNEST((SELECT $4::uuid[])) AS new (id),
-                LATERAL (SELECT FROM {events} AS e WHERE e.event_id = new.id OFFSET 0) AS known)
-        ON CONFLICT ({aggregate_type}, {aggregate_id}, {aggregate_version}) DO NOTHING
-        RETURNING global_position, {aggregate_version} AS version
-    ), others AS (
-        INSERT INTO {events} ({aggregate_type}, {aggregate_id}, {aggregate_version}, {written})
-        SELECT $1, $2, first.version + e.number - 1, {values}
-        FROM first, UNNEST({arrays}) WITH ORDINALITY AS e ({written}, number)
-        WHERE e.number > 1
-        ORDER BY e.number
-        RETURNING global_position, {aggregate_version} AS version
-    ), moved AS (
-        INSERT INTO {heads} AS h ({aggregate_type}, {aggregate_id}, {aggregate_version}, updated_at)
-        SELECT $1, $2, first.version + cardinality($4) - 1, now() FROM first
-        ON CONFLICT ({aggregate_type}, {aggregate_id}) DO UPDATE
-        SET {aggregate_version} = excluded.{aggregate_version}, updated_at = excluded.updated_at
-    ), appended AS (
-        SELECT global_position, version FROM first UNION ALL SELECT global_position, version FROM others
-    )";
-
-/// The append. For each event it returns the position, the version, and a column that sends the notification.
-fn append(tables: &PostgresTables) -> String {
-    // If the head is written first, it may have moved although no event was stored. A row of NULLs tells that from a
-    // conflict.
-    let (append, from) = if tables.heads_first {
-        (heads_first::APPEND, "moved LEFT JOIN appended ON true")
-    } else {
-        (EVENTS_FIRST, "appended")
-    };
-    let append = format!("{append}{}", if tables.index_seals { seal_index::INDEXED } else { "" });
-    match &tables.channel {
-        None => format!("{append} SELECT global_position, version, false FROM {from}"),
-        // PostgreSQL does not run a CTE that nothing refers to.
-        Some(channel) => format!(
-            "{append}, told AS MATERIALIZED (
-                SELECT pg_notify('{channel}', max(global_position)::text) AS told FROM appended HAVING count(*) > 0
-            ) SELECT global_position, version, told.told IS NULL FROM {from} LEFT JOIN told ON true"
-        ),
-    }
-}
 
 /// Counts the events between two positions by type and version, with and without a header.
 const COUNT_EVENTS: &str = "

@@ -1,6 +1,6 @@
 //! The names of the event tables in PostgreSQL, and the order in which an append writes them.
 
-use super::batch::{ARRAYS, FIRST, VALUES};
+use super::batch::{ARRAYS, FIRST, ONE, VALUES};
 use crate::error::{Error, InputFault, Result};
 use crate::sql::events::{COLUMNS, WRITTEN};
 use crate::sql::{check_name, fill, qualified};
@@ -194,6 +194,7 @@ impl PostgresTables {
                 "columns" => COLUMNS.to_owned(),
                 "written" => WRITTEN.to_owned(),
                 "first" => FIRST.to_owned(),
+                "one" => ONE.to_owned(),
                 "values" => VALUES.to_owned(),
                 "arrays" => ARRAYS.to_owned(),
                 "events" => qualified(schema, &self.events),

@@ -11,7 +11,8 @@ use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock, ScopeRecord,
+    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, KeyTableNames, LogEntry, NewDataKey, ScopeLock,
+    ScopeRecord,
 };
 use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
 use crate::sql::keys::{active_key_id, data_key_of_scope, destroyed, history, kek, refused_key, scope};
@@ -41,6 +42,10 @@ impl KeyStore for PostgresKeys {
             OR transaction_timestamp() = statement_timestamp()";
         let row = sqlx::raw_sql(sql).fetch_one(tx).await.map_err(database("reading the isolation level"))?;
         row.flag(0)
+    }
+
+    fn table_names(&self) -> Option<&KeyTableNames> {
+        Some(&self.tables)
     }
 
     async fn namespace(&self, tx: &mut PgConnection) -> Result<Option<Namespace>> {

@@ -22,6 +22,7 @@ fn arguments(statement: &str) -> String {
             "'Order', 'o7', NULL, ARRAY[md5('n')::uuid], '{Placed}', '{1}', ARRAY['x'::bytea], '{NULL}', '{NULL}', \
              '{NULL}', '{NULL}', ARRAY[now()]"
         }
+        "append_one" => "'Order', 'o7', NULL, md5('n')::uuid, 'Placed', 1, 'x'::bytea, NULL, NULL, NULL, NULL, now()",
         "head" => "'Order', 'o7'",
         "known_id" => &new_ids,
         "known_version" => &versions,

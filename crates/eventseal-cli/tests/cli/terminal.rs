@@ -25,8 +25,9 @@ fn on_terminal(world: &World, arguments: &str, typed: &str) -> (i32, String) {
         shown.push(next[0]);
     }
     keyboard.write_all(typed.as_bytes()).unwrap();
-    drop(keyboard);
     screen.read_to_end(&mut shown).unwrap();
+    // Only now: the end of the keyboard would be an answer too, which could come before a Ctrl-C is handled.
+    drop(keyboard);
     let code = child.wait().unwrap().code().unwrap();
     (code, String::from_utf8(shown).unwrap().replace("\r\n", "\n"))
 }
