@@ -6,6 +6,8 @@ mod change;
 pub(crate) mod effect;
 pub(crate) mod entry;
 pub(crate) mod erasure_consumer;
+mod expected;
+mod first_keys;
 pub(crate) mod hold;
 mod index_keys;
 mod kek;
@@ -41,17 +43,18 @@ mod usable;
 
 pub(crate) use ahead::Pinned;
 pub use entry::{DestroyedKey, EntryMac, LogEntry, ScopeAction};
+pub(crate) use expected::ExpectedKeys;
 pub(crate) use hold::{DueScope, Hold, Schedule, ShredMode};
 pub(crate) use index_keys::IndexKeyVersion;
 pub use kek::{KekRecord, KekState, KekUsage};
 pub(crate) use key_states::KeyState;
-pub use key_store::{KeyStore, KeyTableNames};
+pub use key_store::{FirstKeys, FirstKeysCreated, KeyStore, KeyTableNames};
 pub use key_table::{KeyRewrap, KeyRows, KeyTable, KeyWork, KeyWrapping};
 pub use listed::ListedScope;
 pub use log_rows::{LogDisagreement, LogHead, LogProblem, LogRow, LogRows, ScopeSetting, SealedEntry};
 pub use manager::KeyManager;
 pub use master_key::KekMoves;
-pub(crate) use material::{ExpectedKeys, ReadKeys, SealingKeys};
+pub(crate) use material::{ReadKeys, SealingKeys};
 pub use names::{KekId, KeyId};
 pub use operator::KeyOperator;
 pub use restored::RestoredScopes;
@@ -155,6 +158,22 @@ pub struct DataKeyRecord {
     pub shredded_at: Option<OffsetDateTime>,
     /// The state of its scope now.
     pub scope_state: ScopeState,
+}
+
+/// The row of a key that was just inserted.
+impl From<NewDataKey> for DataKeyRecord {
+    fn from(key: NewDataKey) -> Self {
+        Self {
+            key_id: key.key_id,
+            scope: key.scope,
+            version: key.version,
+            kek_id: key.kek_id,
+            wrapped_key: Some(key.wrapped_key),
+            created_at: key.created_at,
+            shredded_at: None,
+            scope_state: ScopeState::Live,
+        }
+    }
 }
 
 /// Leaves the wrapped key out.

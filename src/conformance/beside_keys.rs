@@ -1,7 +1,8 @@
 //! The contract of an event store that is beside its keys.
 
+use crate::conformance::event_store::{EVENT_TYPE, EVENT_VERSION};
 use crate::conformance::key_store::{active_kek, entry, fresh, key, shred};
-use crate::conformance::{Database, EVENT_TYPE, EVENT_VERSION, must, must_be_refused, until_idle};
+use crate::conformance::{Database, must, must_be_refused, until_idle};
 use crate::error::Result;
 use crate::event::{AggregateRef, Appended, ExpectedVersion, GlobalPosition, NewEvent, VersionRange, aggregate, now};
 use crate::keys::names::{KekId, KeyId, KeyScope};

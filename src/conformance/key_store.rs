@@ -3,8 +3,11 @@
 use crate::conformance::{Database, must};
 use crate::error::Result;
 use crate::event::now;
-use crate::keys::names::{KekId, KeyId, KeyScope};
-use crate::keys::{DestroyedKey, EntryMac, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock, ScopeState};
+use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
+use crate::keys::{
+    DestroyedKey, EntryMac, FirstKeys, KekRecord, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock, ScopeRecord,
+    ScopeState,
+};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -19,6 +22,7 @@ pub async fn key_store<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     changes_that_change_nothing_are_errors(db, keys).await;
     shredded_keys_leave_tombstones(db, keys).await;
     no_key_outlives_a_concurrent_shred(db, keys).await;
+    first_keys_are_created_if_all_is_as_expected(db, keys).await;
 }
 
 /// Runs two futures at the same time, in one task.
@@ -343,4 +347,78 @@ pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D:
         }
     }
     assert!(shreds > 0, "no shred was ever committed");
+}
+
+/// Checks that first keys are created for scopes that are not there, under the active key-encryption key, and only then.
+/// A store that does not create them at once must say so, and read what it is asked for.
+pub async fn first_keys_are_created_if_all_is_as_expected<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let (namespace, kek) =
+        (must(keys.namespace(tx).await, "namespace"), must(keys.active_kek(tx, "default").await, "kek"));
+    let Some((namespace, kek)) = namespace.zip(kek) else { panic!("install a key-encryption key first") };
+    drop(transaction);
+    let (known, _) = scope_with_key(db, keys, "known").await;
+    type Change = fn(&mut Namespace, &mut KekRecord);
+    let nothing: Change = |_, _| {};
+    let cases: [(&str, Change, bool); 6] = [
+        ("all is as expected", nothing, true),
+        ("the namespace is another one", |namespace, _| *namespace = other_namespace(), false),
+        ("the key-encryption key is of another partition", |_, kek| kek.partition = "other".to_owned(), false),
+        ("the key-encryption key is of another KMS", |_, kek| kek.provider = "other".to_owned(), false),
+        ("another master key is expected", |_, kek| kek.wrapped.master_key_id = "other".to_owned(), false),
+        ("the key-encryption key is wrapped otherwise", |_, kek| kek.wrapped.ciphertext.push(1), false),
+    ];
+    for with_known in [false, true] {
+        for (what, change, fits) in cases {
+            let mut scopes = vec![fresh("first"), fresh("second")];
+            if with_known {
+                scopes.push(known.clone());
+            }
+            let new: Vec<NewDataKey> = scopes.iter().map(|scope| key(scope, 1, kek.kek_id)).collect();
+            let (mut namespace, mut kek) = (namespace.clone(), kek.clone());
+            change(&mut namespace, &mut kek);
+            let wanted: Vec<KeyScope> = scopes.iter().cloned().chain([KeyScope::integrity()]).collect();
+            let first =
+                FirstKeys { namespace: &namespace, scopes: &wanted, keys: &new, keks: std::slice::from_ref(&kek) };
+            let mut transaction = must(db.begin().await, "begin");
+            let tx = db.tx(&mut transaction);
+            let before = must(keys.scopes(tx, &wanted, ScopeLock::None).await, "scopes");
+            let made = must(keys.create_if_new(tx, &first).await, "create_if_new");
+            let expected = keys.creates_at_once() && fits && !with_known;
+            assert_eq!(made.created, expected, "were keys created, if {what} (with a known scope: {with_known})?");
+            let names = |records: &[ScopeRecord]| {
+                let mut names: Vec<KeyScope> = records.iter().map(|record| record.scope.clone()).collect();
+                names.sort_unstable();
+                names
+            };
+            assert_eq!(names(&made.known), names(&before), "the rows of scopes that were there before");
+            must(db.commit(transaction).await, "commit");
+            let mut transaction = must(db.begin().await, "begin");
+            for new in new.iter().filter(|new| new.scope != known) {
+                let asked = std::slice::from_ref(&new.scope);
+                let found = must(keys.scopes(db.tx(&mut transaction), asked, ScopeLock::None).await, "scopes");
+                let found: Vec<_> = found
+                    .into_iter()
+                    .map(|row| {
+                        (
+                            row.state,
+                            row.generation,
+                            row.last_version,
+                            row.active.map(|key| (key.key_id, key.wrapped_key)),
+                        )
+                    })
+                    .collect();
+                let row = (ScopeState::Live, 1, Some(1), Some((new.key_id, Some(new.wrapped_key.clone()))));
+                assert_eq!(found, if expected { vec![row] } else { Vec::new() }, "if {what}");
+            }
+        }
+    }
+}
+
+fn other_namespace() -> Namespace {
+    match Namespace::new("another") {
+        Ok(namespace) => namespace,
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, KmsFault, Result};
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::keys::names::{KekId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KekRecord, KeyStore, ScopeLock, ScopeState};
+use crate::keys::{DataKeyRecord, KekRecord, KeyStore, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::KmsFailure;
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
@@ -74,6 +74,11 @@ impl Hints {
         self.missed_keks.put(record.kek_id, record.clone());
     }
 
+    /// The key-encryption key that wrapped a partition's new keys when it was last looked at.
+    pub(crate) fn active_of(&self, partition: &str) -> Option<KekId> {
+        self.partitions.peek(partition).copied()
+    }
+
     fn take_missed(&mut self) -> Vec<KekRecord> {
         std::iter::from_fn(|| self.missed_keks.pop_lru()).map(|(_, record)| record).collect()
     }
@@ -83,12 +88,25 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Opens the keys that an append for these scopes will need, before it locks the scopes. This crate's own scopes
     /// are among them.
     pub(crate) async fn open_ahead(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Pinned> {
+        self.open_ahead_of(tx, scopes, None).await
+    }
+
+    /// As [`open_ahead`](Self::open_ahead), for scopes that were looked at before.
+    pub(crate) async fn open_ahead_of(
+        &self,
+        tx: &mut Tx,
+        scopes: &[KeyScope],
+        known: Option<Vec<ScopeRecord>>,
+    ) -> Result<Pinned> {
         let mut pinned = Pinned::default();
         if self.has_all_at_hand(scopes) {
             return Ok(pinned);
         }
         self.namespace(tx).await?;
-        let records = self.store.scopes(tx, scopes, ScopeLock::None).await?;
+        let records = match known {
+            Some(records) => records,
+            None => self.store.scopes(tx, scopes, ScopeLock::None).await?,
+        };
         let known: HashSet<&KeyScope> = records.iter().map(|record| &record.scope).collect();
         let unknown = scopes.iter().filter(|scope| !scope.is_integrity() && !known.contains(scope));
         pinned.all_new = known.len() == 1 && known.contains(&KeyScope::integrity()) && scopes.len() > 1;
@@ -157,7 +175,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) fn has_active_at_hand(&self, partition: &str) -> bool {
-        let kek_id = lock(&self.hints).partitions.peek(partition).copied();
+        let kek_id = lock(&self.hints).active_of(partition);
         kek_id.is_some_and(|kek_id| self.cache.keks.get(kek_id).is_some())
     }
 

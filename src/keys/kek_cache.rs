@@ -58,6 +58,13 @@ impl KekCache {
         self.answer(kek_id)?.ok()
     }
 
+    /// The key, and the row for which the KMS was asked.
+    pub(crate) fn opened(&self, kek_id: KekId) -> Option<(KekRecord, Arc<Kek>)> {
+        let kek = self.get(kek_id)?;
+        let record = lock(&self.entries).get(&kek_id)?.asked.clone();
+        Some((record, kek))
+    }
+
     /// The answer that is known without asking the KMS: the key, or a failure of a moment ago.
     pub(crate) fn answer(&self, kek_id: KekId) -> Option<Result<Arc<Kek>>> {
         let mut entries = lock(&self.entries);

@@ -93,6 +93,27 @@ pub trait KeyStore: Send + Sync {
     /// [`ScopeLock::Share`] does not lock the scope of the [integrity key](KeyScope::integrity): every append reads it.
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>>;
 
+    /// Does [`create_if_new`](Self::create_if_new) do its work? `false`, the default, is always right.
+    fn creates_at_once(&self) -> bool {
+        false
+    }
+
+    /// Reads these scopes as [`scopes`](Self::scopes) does without locks, and creates those that own the keys, with
+    /// their keys, in the same statement. It creates all of them or none: all if
+    /// - the table has none of the scopes that own the keys,
+    /// - the namespace is this one,
+    /// - and each of the key-encryption keys is the active one of its partition, with this provider, master key and
+    ///   wrapped key.
+    ///
+    /// If a scope appears meanwhile, in another transaction, some of the others may have been created. Then this
+    /// returns that nothing was.
+    ///
+    /// It is called only if [`creates_at_once`](Self::creates_at_once) says so. The default creates nothing.
+    async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        let known = self.scopes(tx, first.scopes, ScopeLock::None).await?;
+        Ok(FirstKeysCreated { created: false, known })
+    }
+
     /// Inserts live scopes of generation 1 without keys, in ascending order. Scopes that exist are left as they are.
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()>;
 
@@ -122,6 +143,28 @@ pub trait KeyStore: Send + Sync {
 
     /// Everything that the table says about a scope; `None` if the scope does not exist.
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
+}
+
+/// The first keys of scopes, and what must be so for them to be created: see [`KeyStore::create_if_new`].
+#[derive(Clone, Copy, Debug)]
+pub struct FirstKeys<'k> {
+    /// The namespace for which the keys are wrapped.
+    pub namespace: &'k Namespace,
+    /// The scopes to read: those that own the keys, and that of the [integrity key](KeyScope::integrity).
+    pub scopes: &'k [KeyScope],
+    /// The keys, one for each scope.
+    pub keys: &'k [NewDataKey],
+    /// The key-encryption keys that wrap them.
+    pub keks: &'k [KekRecord],
+}
+
+/// What [`KeyStore::create_if_new`] did.
+#[derive(Debug)]
+pub struct FirstKeysCreated {
+    /// Have all scopes their keys now?
+    pub created: bool,
+    /// The rows of those scopes that were there before.
+    pub known: Vec<ScopeRecord>,
 }
 
 /// The names of the tables of scopes and data keys, as SQL texts of the same connection write them: quoted, and with
@@ -190,6 +233,14 @@ impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
 
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         (**self).scopes(tx, scopes, lock).await
+    }
+
+    fn creates_at_once(&self) -> bool {
+        (**self).creates_at_once()
+    }
+
+    async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        (**self).create_if_new(tx, first).await
     }
 
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {

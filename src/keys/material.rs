@@ -7,6 +7,7 @@ use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
 use crate::error::{Error, InputFault, KeyFault, KmsFault, Result, SetUpFault, StorageFault};
 use crate::event::now;
 use crate::keys::ahead::{ActiveKek, Pinned};
+use crate::keys::first_keys::FirstAttempt;
 use crate::keys::kek_cache::Kek;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take, check_usable, next_version, no_active_kek};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
@@ -31,13 +32,6 @@ pub(crate) struct LockedKeys {
     pub(crate) keys: SealingKeys,
     /// The generation of each locked scope.
     pub(crate) generations: HashMap<KeyScope, u32>,
-}
-
-/// Keys that are cached, and were not compared with their rows yet.
-pub(crate) struct ExpectedKeys {
-    pub(crate) keys: SealingKeys,
-    /// The rows from which they were unwrapped, in ascending order of scope. That of the integrity key is among them.
-    pub(crate) rows: Vec<Arc<DataKeyRecord>>,
 }
 
 /// Rows of data keys that were read in the same statement as the events.
@@ -88,7 +82,7 @@ pub(crate) fn with_integrity(scopes: &[KeyScope]) -> Vec<KeyScope> {
     wanted
 }
 
-fn check_scopes(scopes: &[KeyScope]) -> Result<()> {
+pub(crate) fn check_scopes(scopes: &[KeyScope]) -> Result<()> {
     for scope in scopes {
         scope.check()?;
         if scope.is_reserved() {
@@ -115,24 +109,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         check_scopes(scopes)?;
         let wanted = with_integrity(scopes);
         self.check_log(tx).await?;
-        let pinned = self.open_ahead(tx, &wanted).await?;
+        let looked_at = match self.create_at_once(tx, scopes, &wanted).await? {
+            FirstAttempt::Created(keys) => return Ok(keys),
+            FirstAttempt::Not(looked_at) => looked_at,
+        };
+        let pinned = self.open_ahead_of(tx, &wanted, looked_at).await?;
         Ok(self.locked_keys(tx, scopes, wanted, &pinned).await?.keys)
-    }
-
-    /// The keys under which these scopes sealed when they were last looked at: `None` if one of them is not cached.
-    /// They may be used only by a statement that compares them with their rows. This locks nothing.
-    pub(crate) async fn expected_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<Option<ExpectedKeys>> {
-        check_scopes(scopes)?;
-        let (Some(namespace), wanted) = (self.namespace.get(), with_integrity(scopes)) else { return Ok(None) };
-        let Some(active) = self.cache.keys.active(&wanted) else { return Ok(None) };
-        self.check_log(tx).await?;
-        let by_scope: HashMap<&KeyScope, (KeyId, &Arc<DataKey>)> =
-            active.iter().map(|(row, key)| (&row.scope, (row.key_id, key))).collect();
-        let key_of = |scope: &KeyScope| by_scope.get(scope).map(|(key_id, key)| (*key_id, Arc::clone(key)));
-        let keys = scopes.iter().map(key_of).collect::<Option<Vec<_>>>();
-        let Some((keys, integrity)) = keys.zip(key_of(&KeyScope::integrity())) else { return Ok(None) };
-        let keys = SealingKeys { namespace: namespace.clone(), keys, integrity };
-        Ok(Some(ExpectedKeys { keys, rows: active.into_iter().map(|(row, _)| row).collect() }))
     }
 
     /// The active keys of these scopes, locked and created as by [`sealing_keys`](Self::sealing_keys). It uses the
@@ -209,19 +191,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if !new.is_empty() {
             self.store.insert_keys(tx, &new).await?;
         }
-        active.extend(new.into_iter().map(|key| {
-            let record = DataKeyRecord {
-                key_id: key.key_id,
-                scope: key.scope.clone(),
-                version: key.version,
-                kek_id: key.kek_id,
-                wrapped_key: Some(key.wrapped_key),
-                created_at: key.created_at,
-                shredded_at: None,
-                scope_state: ScopeState::Live,
-            };
-            (key.scope, record)
-        }));
+        active.extend(new.into_iter().map(|key| (key.scope.clone(), key.into())));
         Ok(active)
     }
 
@@ -247,12 +217,6 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             keys.extend(self.look_up(tx, &unasked, None, Withheld::AsShredded, None).await?.1);
         }
         Ok((namespace, keys))
-    }
-
-    /// May a read that lags take these keys from the cache, so that their rows need not be read?
-    pub(crate) fn are_seen(&self, key_ids: &[KeyId]) -> bool {
-        let seen = |lag| self.cache.keys.seen_within(lag, &key_ids.iter().copied().collect());
-        self.read_lag.and_then(seen).is_some()
     }
 
     /// A time from which on a statement sees the committed state: `None` in a transaction, which may see an old state,

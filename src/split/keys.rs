@@ -4,8 +4,9 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, DueScope, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable, KeyTableNames, KeyWork, ListedScope,
-    LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, SealedEntry,
+    DataKeyRecord, DueScope, FirstKeys, FirstKeysCreated, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable,
+    KeyTableNames, KeyWork, ListedScope, LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes, ScopeLock,
+    ScopeRecord, SealedEntry,
 };
 use crate::sql::{committing, database};
 use crate::store::TableWork;
@@ -152,6 +153,16 @@ where
             side.updated.extend(scopes.iter().cloned());
         }
         Ok(records)
+    }
+
+    /// An append to another database takes the usual steps.
+    fn creates_at_once(&self) -> bool {
+        false
+    }
+
+    async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        let known = self.scopes(tx, first.scopes, ScopeLock::None).await?;
+        Ok(FirstKeysCreated { created: false, known })
     }
 
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {

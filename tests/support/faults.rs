@@ -9,9 +9,9 @@ mod kms;
 use async_trait::async_trait;
 use eventseal::erasure::DueScope;
 use eventseal::keys::{
-    DataKeyRecord, DestroyedKey, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId, KeyRewrap, KeyRows, KeyStore,
-    KeyTable, KeyTableNames, KeyWork, KeyWrapping, ListedScope, LogDisagreement, LogEntry, LogHead, LogRow, LogRows,
-    NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, ScopeSetting, SealedEntry,
+    DataKeyRecord, DestroyedKey, FirstKeys, FirstKeysCreated, KekId, KekRecord, KekState, KekUsage, KeyHistory, KeyId,
+    KeyRewrap, KeyRows, KeyStore, KeyTable, KeyTableNames, KeyWork, KeyWrapping, ListedScope, LogDisagreement,
+    LogEntry, LogHead, LogRow, LogRows, NewDataKey, RestoredScopes, ScopeLock, ScopeRecord, ScopeSetting, SealedEntry,
 };
 use eventseal::kms::{KekContext, Kms, SecretKey, WrappedKek};
 use eventseal::store::{
@@ -272,6 +272,16 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
     async fn scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope], lock: ScopeLock) -> Result<Vec<ScopeRecord>> {
         self.0.before("scopes")?;
         self.0.scopes(tx, scopes, lock).await
+    }
+
+    /// A test sees every call.
+    fn creates_at_once(&self) -> bool {
+        false
+    }
+
+    async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        self.0.before("create_if_new")?;
+        self.0.inner().create_if_new(tx, first).await
     }
 
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {

@@ -114,6 +114,54 @@ statements! {
         CROSS JOIN LATERAL (
             SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR UPDATE
         ) AS s",
+    // All is read first, in one snapshot. The key-encryption keys are locked as for `insert_keys`, and compared as they are
+    // then. A scope that another transaction creates meanwhile is waited for, and left as it is.
+    create_if_new: r#"WITH known AS MATERIALIZED (
+            SELECT {key}, {scope}
+            FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
+            CROSS JOIN LATERAL (
+                SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
+            ) AS s
+            LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true
+        ), others AS MATERIALIZED (
+            SELECT NOT EXISTS (
+                SELECT FROM UNNEST((SELECT $3::text[]), (SELECT $4::text[])) AS w (kind, id)
+                CROSS JOIN LATERAL (
+                    SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
+                ) AS s
+            ) AND EXISTS (SELECT FROM {key_namespace} AS n WHERE n.namespace = $9) AS are_new
+        ), usable AS MATERIALIZED (
+            SELECT e.kek_id
+            FROM others, UNNEST(
+                (SELECT $10::uuid[]), (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::text[]),
+                (SELECT $14::bytea[])
+            ) AS w (kek_id, "partition", provider, master_key_id, wrapped_kek)
+            CROSS JOIN LATERAL (
+                SELECT e.kek_id FROM {key_encryption_keys} AS e
+                WHERE e.kek_id = w.kek_id AND e."partition" = w."partition" AND e.provider = w.provider
+                    AND e.master_key_id = w.master_key_id AND e.wrapped_kek = w.wrapped_kek AND e.state = 'active'
+                FOR KEY SHARE
+            ) AS e
+            WHERE others.are_new
+        ), new AS MATERIALIZED (
+            SELECT n.* FROM UNNEST(
+                (SELECT $3::text[]), (SELECT $4::text[]), (SELECT $5::uuid[]), (SELECT $6::uuid[]),
+                (SELECT $7::bytea[]), (SELECT $8::timestamptz[])
+            ) AS n (scope_kind, scope_id, key_id, kek_id, wrapped_key, created_at)
+            WHERE (SELECT count(*) FROM usable) = cardinality($10::uuid[])
+        ), created AS (
+            INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation, active_key_id)
+            SELECT n.scope_kind, n.scope_id, 'live', 1, n.key_id FROM new AS n
+            ORDER BY n.scope_kind COLLATE "C", n.scope_id COLLATE "C"
+            ON CONFLICT DO NOTHING
+            RETURNING active_key_id
+        ), keyed AS (
+            INSERT INTO {data_keys} (key_id, scope_kind, scope_id, version, kek_id, wrapped_key, created_at, state)
+            SELECT n.key_id, n.scope_kind, n.scope_id, 1, n.kek_id, n.wrapped_key, n.created_at, 'live'
+            FROM new AS n JOIN created ON created.active_key_id = n.key_id
+            RETURNING key_id
+        )
+        SELECT known.*, (SELECT count(*) FROM keyed) FROM (SELECT) AS one LEFT JOIN known ON true"#,
     create_scopes: r#"INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
         SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"

@@ -11,8 +11,8 @@ use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, KeyTableNames, LogEntry, NewDataKey, ScopeLock,
-    ScopeRecord,
+    DataKeyRecord, FirstKeys, FirstKeysCreated, KekRecord, KekState, KeyHistory, KeyStore, KeyTableNames, LogEntry,
+    NewDataKey, ScopeLock, ScopeRecord,
 };
 use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
 use crate::sql::keys::{active_key_id, data_key_of_scope, destroyed, history, kek, refused_key, scope};
@@ -105,6 +105,16 @@ impl KeyStore for PostgresKeys {
                 Err(no_effect("locking key scopes", "key_scopes"))
             }
         }
+    }
+
+    fn creates_at_once(&self) -> bool {
+        // A time-out of its own is set and restored in statements of their own.
+        self.lock_timeout.is_none()
+    }
+
+    async fn create_if_new(&self, tx: &mut PgConnection, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        in_transaction(tx, "creating data keys")?;
+        self.create(tx, first).await
     }
 
     async fn create_scopes(&self, tx: &mut PgConnection, scopes: &[KeyScope]) -> Result<()> {
@@ -253,6 +263,36 @@ impl PostgresKeys {
         // Scopes that were committed in between are not locked, and so are left out.
         let locked: Vec<KeyScope> = locked.into_iter().map(|record| record.scope).collect();
         self.look(tx, &locked).await
+    }
+
+    async fn create(&self, tx: &mut PgConnection, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
+        let ((kinds, ids), keys, keks) = (columns(first.scopes), first.keys, first.keks);
+        let rows = query(&self.sql.create_if_new)
+            .bind(kinds)
+            .bind(ids)
+            .bind(keys.iter().map(|key| key.scope.kind()).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.scope.id()).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.key_id.0).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.kek_id.0).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.wrapped_key.as_slice()).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.created_at).collect::<Vec<_>>())
+            .bind(first.namespace.as_str())
+            .bind(keks.iter().map(|kek| kek.kek_id.0).collect::<Vec<_>>())
+            .bind(keks.iter().map(|kek| kek.partition.as_str()).collect::<Vec<_>>())
+            .bind(keks.iter().map(|kek| kek.provider.as_str()).collect::<Vec<_>>())
+            .bind(keks.iter().map(|kek| kek.wrapped.master_key_id.as_str()).collect::<Vec<_>>())
+            .bind(keks.iter().map(|kek| kek.wrapped.ciphertext.as_slice()).collect::<Vec<_>>())
+            .fetch_all(tx)
+            .await
+            .map_err(database("creating data keys"))?;
+        let created = match rows.first() {
+            Some(row) => usize::try_from(row.number(15)?).ok() == Some(keys.len()),
+            None => false,
+        };
+        // Without a known scope, there is one row without a kind.
+        let known = rows.iter().map(|row| Ok(row.optional_text(8)?.map(|_| scope(row))));
+        let known = known.filter_map(|row: Result<Option<Result<ScopeRecord>>>| row.transpose());
+        Ok(FirstKeysCreated { created, known: known.map(|row| row?).collect::<Result<_>>()? })
     }
 
     pub(super) async fn insert(&self, tx: &mut PgConnection, keys: &[NewDataKey]) -> Result<()> {

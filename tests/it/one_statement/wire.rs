@@ -132,3 +132,59 @@ async fn what_is_not_expected_costs_one_round_trip_more() {
     assert_eq!(appends.pop(), Some(1), "{appends:?}");
     assert!(appends[0] > 1 && appends[1] == 1, "{appends:?}");
 }
+
+/// The first events of owners cost one round trip more than those of the bare store, whatever their number is.
+#[tokio::test]
+async fn first_events_of_new_owners_cost_one_round_trip_more() {
+    for tables in layouts() {
+        let (db, bare, table) = database(tables).await;
+        let sealed = warm(&db, SealedStore::with_keys(bare.clone(), keys(table.clone()).build(), schemas())).await;
+        let mut line = Line::to(&db).await;
+        let mut round_trips = Vec::new();
+        for round in 0..3 {
+            let owners: Vec<String> = (0..=round).map(|number| format!("new {round} {number}")).collect();
+            let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+            let order = aggregate("Order", format!("of {round}"));
+            let mut tx = line.connection.begin().await.unwrap();
+            line.wire.take();
+            sealed.append(&mut tx, &order, Any, &placed(&owners)).await.unwrap();
+            round_trips.push(line.wire.take());
+            tx.commit().await.unwrap();
+            // Another process opens what was sealed.
+            let other = warm(&db, SealedStore::with_keys(bare.clone(), keys(table.clone()).build(), schemas())).await;
+            let read = other.read_aggregate_stream(&mut line.connection, &order, (..).into()).await.unwrap();
+            let opened = |(event, owner): (&eventseal::PersistedEvent, &&str)| {
+                support::contains(&event.payload, &format!("Ada of {owner}"))
+            };
+            assert!(read.events.iter().zip(&owners).all(opened), "{read:?}");
+        }
+        assert_eq!(round_trips[2], 2, "{round_trips:?}");
+    }
+}
+
+/// A process that does not know the keys of an owner takes as many as one that takes two steps.
+#[tokio::test]
+async fn owners_that_are_not_cached_cost_what_they_cost_in_two_steps() {
+    let (db, bare, table) = database(layouts()[0].clone()).await;
+    let writer = warm(&db, SealedStore::with_keys(bare.clone(), keys(table.clone()).build(), schemas())).await;
+    let mut tx = db.pool.begin().await.unwrap();
+    let owners: Vec<String> = (10..40).map(|number| number.to_string()).collect();
+    let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+    writer.append(&mut tx, &aggregate("Order", "first"), Any, &placed(&owners)).await.unwrap();
+    tx.commit().await.unwrap();
+    let one = warm(&db, SealedStore::with_keys(bare.clone(), keys(table.clone()).build(), schemas())).await;
+    let two = SealedStore::new(bare, TwoSteps::over(table), Arc::clone(&KEYRING), schemas());
+    let two = warm(&db, two).await;
+    let mut line = Line::to(&db).await;
+    let (mut in_one, mut in_two) = (Vec::new(), Vec::new());
+    for owner in &owners {
+        for (store, counted) in [(&one, &mut in_one), (&two, &mut in_two)] {
+            let mut tx = line.connection.begin().await.unwrap();
+            line.wire.take();
+            store.append(&mut tx, &aggregate("Order", "later"), Any, &placed(&[owner])).await.unwrap();
+            counted.push(line.wire.take());
+            tx.commit().await.unwrap();
+        }
+    }
+    assert_eq!((in_one.pop(), in_two.pop()), (Some(3), Some(3)), "{in_one:?} {in_two:?}");
+}
