@@ -6,7 +6,6 @@ use eventseal::kms::Kms;
 use eventseal::postgres::{PostgresKeys, PostgresStore, PostgresTables};
 use eventseal::sqlite::{SqliteKeys, SqliteStore};
 use eventseal::{Keyring, Namespace, Schemas, SealedStore};
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
@@ -70,15 +69,16 @@ impl Postgres {
         self.runtime.block_on(future)
     }
 
-    pub fn connection(&self) -> PoolConnection<sqlx::Postgres> {
-        self.block_on(self.pool.acquire()).unwrap()
+    /// A connection that is not the pool's: one of those can only be dropped within the runtime.
+    pub fn connection(&self) -> PgConnection {
+        self.block_on(PgConnection::connect_with(&cluster::server().database(&self.name))).unwrap()
     }
 
     pub fn execute(&self, sql: impl Into<String>) {
         self.block_on(self.pool.execute(AssertSqlSafe(sql.into()))).unwrap();
     }
 
-    /// Event tables that begin with this name.
+    /// Event tables that begin with this name. The name `sealed` is taken: the index of seals is called `sealed_events`.
     pub fn tables(&self, name: &str) -> PostgresTables {
         PostgresTables::new().events(format!("{name}_events")).heads(format!("{name}_heads"))
     }

@@ -29,7 +29,7 @@ const CUSTOMERS: usize = 1_000;
 fn run(bench: &Bench) -> Report {
     let db = Postgres::with_threads("append");
     let bare: Store = Arc::new(db.bare(db.tables("bare")));
-    let sealed: Store = Arc::new(db.sealed(db.tables("sealed"), fixture::schemas()));
+    let sealed: Store = Arc::new(db.sealed(db.tables("wrapped"), fixture::schemas()));
     bench.say("keys of a thousand customers");
     for store in [&bare, &sealed] {
         append(&db, store, 1, bench.pick(10, CUSTOMERS, CUSTOMERS), 1);

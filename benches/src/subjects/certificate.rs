@@ -83,7 +83,7 @@ fn fill(db: &Postgres, store: &SealedStore<PostgresStore>, customers: usize, eac
                  created_at
              FROM generate_series(2, {each}) AS n CROSS JOIN log_events"
         );
-        sqlx::query(AssertSqlSafe(copies)).execute(&mut *connection).await.unwrap();
-        sqlx::query("VACUUM ANALYZE log_events").execute(&mut *connection).await.unwrap();
+        sqlx::query(AssertSqlSafe(copies)).execute(&mut connection).await.unwrap();
+        sqlx::query("VACUUM ANALYZE log_events").execute(&mut connection).await.unwrap();
     });
 }

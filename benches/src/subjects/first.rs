@@ -27,7 +27,7 @@ fn run(bench: &Bench) -> Report {
     let db = Postgres::new("first");
     let kms = Arc::new(Counting { inner: Keyring::generate("main").unwrap(), calls: AtomicUsize::new(0) });
     let bare = db.bare(db.tables("bare"));
-    let sealed = db.sealed_with(db.tables("sealed"), Arc::clone(&kms), fixture::schemas());
+    let sealed = db.sealed_with(db.tables("wrapped"), Arc::clone(&kms), fixture::schemas());
     let next = AtomicUsize::new(0);
     let (rounds, each) = (bench.pick(1, 25, 100), bench.pick(2, 60, 1_000));
     let mut rows = Vec::new();

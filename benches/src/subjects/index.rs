@@ -8,7 +8,6 @@ use crate::measured::{Measured, Report, time_of};
 use eventseal::maintenance::{EventsOfOptions, IndexSealsOptions, index_seals};
 use eventseal::postgres::PostgresStore;
 use eventseal::{EventStore, EventStoreExt, ExpectedVersion, KeyScope, NewEvent, SealedStore, aggregate};
-use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -61,7 +60,7 @@ fn append(bench: &Bench) -> Vec<Measured> {
 
 fn transactions(
     db: &Postgres,
-    connection: &mut PoolConnection<sqlx::Postgres>,
+    connection: &mut PgConnection,
     store: &SealedStore<PostgresStore>,
     next: &Cell<usize>,
     many: usize,
@@ -138,7 +137,7 @@ async fn read<S: EventStore<Tx = PgConnection>>(
 fn fill(
     db: &Postgres,
     store: &SealedStore<PostgresStore>,
-    connection: &mut PoolConnection<sqlx::Postgres>,
+    connection: &mut PgConnection,
     customers: usize,
     all: usize,
 ) {
@@ -159,7 +158,7 @@ fn fill(
             store.append(&mut tx, &stream, ExpectedVersion::Any, &events).await.unwrap();
             tx.commit().await.unwrap();
             let copies = sqlx::query(AssertSqlSafe(copies.clone())).bind(number.to_string());
-            copies.execute(&mut **connection).await.unwrap();
+            copies.execute(&mut *connection).await.unwrap();
         });
     }
     db.execute(format!("VACUUM ANALYZE {TABLE}"));

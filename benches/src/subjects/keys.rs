@@ -47,7 +47,7 @@ fn run(bench: &Bench) -> Report {
 struct Table {
     db: Postgres,
     ids: Vec<KeyId>,
-    connection: RefCell<sqlx::pool::PoolConnection<sqlx::Postgres>>,
+    connection: RefCell<PgConnection>,
     next: RefCell<usize>,
 }
 
@@ -55,7 +55,7 @@ impl Table {
     fn with(bench: &Bench, rows: usize) -> Self {
         bench.say("filling the key table");
         let db = Postgres::new(&format!("keys_{rows}"));
-        let store = db.sealed(db.tables("sealed"), fixture::schemas());
+        let store = db.sealed(db.tables("wrapped"), fixture::schemas());
         let mut connection = db.connection();
         let ids = db.block_on(async {
             let mut tx = connection.begin().await.unwrap();
@@ -66,7 +66,7 @@ impl Table {
             connection.execute("VACUUM ANALYZE key_scopes, data_keys").await.unwrap();
             // A sample of those in the whole table, in no order.
             let ids = "SELECT key_id FROM data_keys WHERE scope_kind = 'Customer' ORDER BY random() LIMIT 100000";
-            sqlx::query_scalar::<_, Uuid>(ids).fetch_all(&mut *connection).await.unwrap()
+            sqlx::query_scalar::<_, Uuid>(ids).fetch_all(&mut connection).await.unwrap()
         });
         let ids = ids.into_iter().map(KeyId).collect();
         Self { db, ids, connection: RefCell::new(connection), next: RefCell::new(0) }
@@ -102,7 +102,7 @@ impl Table {
             connection.execute(AssertSqlSafe(format!("PREPARE look_up AS {sql}"))).await.unwrap();
             // The plan for any values, which a prepared statement keeps.
             connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
-            sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut **connection).await.unwrap()
+            sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap()
         });
         assert!(!lines.iter().any(|line| line.contains("Seq Scan")), "a table is read from end to end: {lines:#?}");
         lines.join("\n")

@@ -25,8 +25,8 @@ type Store = Arc<dyn EventStore<Tx = PgConnection>>;
 fn run(bench: &Bench) -> Report {
     let db = Postgres::new("read");
     let bare: Store = Arc::new(db.bare(db.tables("bare")));
-    let sealed: Store = Arc::new(db.sealed(db.tables("sealed"), fixture::schemas()));
-    let lagging: Store = Arc::new(db.lagging(db.tables("sealed"), fixture::schemas()));
+    let sealed: Store = Arc::new(db.sealed(db.tables("wrapped"), fixture::schemas()));
+    let lagging: Store = Arc::new(db.lagging(db.tables("wrapped"), fixture::schemas()));
     let mut rows = Vec::new();
     for count in [10, bench.pick(20, 1_000, 1_000)] {
         let stream = aggregate("Stream", count.to_string());

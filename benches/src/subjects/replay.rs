@@ -27,7 +27,7 @@ fn run(bench: &Bench) -> Report {
     let aggregates = bench.pick(20, 2_000, 100_000);
     let db = Postgres::new("replay");
     let bare = db.bare(db.tables("bare"));
-    let sealed = db.sealed(db.tables("sealed"), fixture::schemas());
+    let sealed = db.sealed(db.tables("wrapped"), fixture::schemas());
     bench.say("filling the log");
     fill(&db, &bare, aggregates);
     fill(&db, &sealed, aggregates);
@@ -39,7 +39,7 @@ fn run(bench: &Bench) -> Report {
     let ways = [
         way(|| db.block_on(replay(&bare, &mut first, events)).0),
         way(|| {
-            let cold = db.sealed(db.tables("sealed"), fixture::schemas());
+            let cold = db.sealed(db.tables("wrapped"), fixture::schemas());
             db.block_on(replay(&cold, &mut second, events)).0
         }),
     ];
@@ -47,7 +47,7 @@ fn run(bench: &Bench) -> Report {
     let [of_bare, of_sealed] = bench.compare(&what, bench.pick(1, 9, 5), events, ways);
     let row = Measured::speed(what, &of_sealed, "bare store", &of_bare).reach(0.5);
     let mut report = Report::of([row]);
-    let cold = db.sealed(db.tables("sealed"), fixture::schemas());
+    let cold = db.sealed(db.tables("wrapped"), fixture::schemas());
     let (_, memory) = db.block_on(replay(&cold, &mut second, events));
     report.notes.extend(memory.map(|memory| memory.sentence()));
     report

@@ -30,7 +30,7 @@ const BATCH: usize = 500;
 fn run(bench: &Bench) -> Report {
     let db = Postgres::new("rewrap");
     let kms = Arc::new(Counting { inner: Keyring::generate("main").unwrap(), calls: AtomicUsize::new(0) });
-    let store = db.sealed_with(db.tables("sealed"), Arc::clone(&kms), fixture::schemas());
+    let store = db.sealed_with(db.tables("wrapped"), Arc::clone(&kms), fixture::schemas());
     let keys = bench.pick(600, 20_000, 100_000);
     bench.say("filling the key table");
     fill(&db, &store, keys);

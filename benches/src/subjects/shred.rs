@@ -8,8 +8,7 @@ use crate::fixture;
 use crate::measured::{Measured, Report};
 use eventseal::postgres::PostgresStore;
 use eventseal::{EventStore, ExpectedVersion, KeyScope, SealedStore, aggregate};
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Executor};
+use sqlx::{Connection, Executor, PgConnection};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ fn run(bench: &Bench) -> Report {
 struct Table {
     db: Postgres,
     store: SealedStore<PostgresStore>,
-    connection: RefCell<PoolConnection<sqlx::Postgres>>,
+    connection: RefCell<PgConnection>,
     round: RefCell<usize>,
 }
 
@@ -66,7 +65,7 @@ impl Table {
     fn with(bench: &Bench, keys: usize) -> Self {
         bench.say("filling the key table");
         let db = Postgres::new(&format!("shred_{keys}"));
-        let store = db.sealed(db.tables("sealed"), fixture::schemas());
+        let store = db.sealed(db.tables("wrapped"), fixture::schemas());
         let mut connection = db.connection();
         db.block_on(async {
             let mut tx = connection.begin().await.unwrap();

@@ -26,7 +26,7 @@ const CUSTOMERS: usize = 1_000;
 fn run(bench: &Bench) -> Report {
     let db = Sqlite::new();
     let bare: Store = Arc::new(db.bare("bare"));
-    let sealed: Store = Arc::new(db.sealed("sealed", fixture::schemas()));
+    let sealed: Store = Arc::new(db.sealed("wrapped", fixture::schemas()));
     let mut customers = (0..CUSTOMERS).cycle();
     let mut events = |count: usize| fixture::events(&fixture::customer(customers.next().unwrap()), count);
     let mut connection = db.connection();
