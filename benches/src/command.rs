@@ -80,7 +80,11 @@ fn measure(arguments: &Arguments, subjects: &[&Subject]) -> std::io::Result<()> 
         document::write(&folder, &results, subjects)?;
     }
     bench.end();
-    println!("{}", document::summary(&results));
-    println!("written: {}", folder.join(document::PAGE).display());
+    println!("\n{}", document::summary(&results));
+    if folder == temporary.path() {
+        println!("Everything ran once. These figures mean nothing.");
+    } else {
+        println!("written: {}", folder.join(document::PAGE).display());
+    }
     Ok(())
 }

@@ -107,10 +107,16 @@ fn load() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// The version of a crate in the lock file.
+/// The version of a crate in the lock file. Of several, the one that eventseal itself depends on.
 fn version(name: &str) -> Option<&'static str> {
-    let entry = LOCK_FILE.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{name}\"\n")))?;
-    entry.split("version = \"").nth(1)?.split('"').next()
+    let entries = |name: &str| {
+        let line = format!("\nname = \"{name}\"\n");
+        LOCK_FILE.split("[[package]]").filter(move |entry| entry.contains(&line))
+    };
+    let after = |text: &'static str, before: &str| text.split_once(before)?.1.split('"').next();
+    // A dependency's version is named only where there are several.
+    let own = entries("eventseal").next().and_then(|entry| after(entry, &format!(" \"{name} ")));
+    own.or_else(|| after(entries(name).next()?, "version = \""))
 }
 
 #[cfg(test)]
@@ -122,5 +128,7 @@ mod tests {
         let missing: Vec<_> = CRATES.iter().filter(|name| version(name).is_none()).collect();
         assert!(missing.is_empty(), "{missing:?}");
         assert_eq!(version("eventseal"), Some(env!("CARGO_PKG_VERSION")));
+        let several = LOCK_FILE.matches("\nname = \"sha2\"\n").count();
+        assert!(several == 1 || LOCK_FILE.contains(&format!("\n \"sha2 {}\"", version("sha2").unwrap())));
     }
 }

@@ -20,9 +20,10 @@ pub fn of(rows: &[Measured]) -> String {
     let longest = rows.iter().map(|row| row.workload.chars().count()).max().unwrap_or(0);
     let left = longest * CHARACTER + 16;
     let (width, height) = (left + BARS + FIGURES, TOP + rows.len() * ROW + BOTTOM);
-    let end = rows.iter().flat_map(|row| [row.ratio.high, row.reach.unwrap_or(0.0)]).fold(0.0, f64::max);
+    // Quartiles of a busy machine may lie far out. They do not stretch the axis.
+    let end = 1.1 * rows.iter().flat_map(|row| [row.ratio.median, row.reach.unwrap_or(0.0)]).fold(0.0, f64::max);
     let step = step(end);
-    let x = |ratio: f64| left + (ratio / end * BARS as f64) as usize;
+    let x = |ratio: f64| left + ((ratio / end).min(1.0) * BARS as f64) as usize;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
