@@ -17,6 +17,8 @@ struct Arguments {
     only: Vec<String>,
     #[arg(long)]
     list: bool,
+    #[arg(long, conflicts_with_all = ["only", "quick", "full"])]
+    page: bool,
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     #[arg(long)]
@@ -63,6 +65,9 @@ fn measure(arguments: &Arguments, subjects: &[&Subject]) -> std::io::Result<()> 
         None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs"),
     };
     let mut results = Results::read(&folder)?;
+    if arguments.page {
+        return document::write(&folder, &results, subjects);
+    }
     let bench = Bench::new(scale);
     // A smoke run does not wait for the disk.
     database::set_durable(scale != Scale::Quick);

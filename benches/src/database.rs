@@ -78,7 +78,7 @@ impl Postgres {
         self.block_on(self.pool.execute(AssertSqlSafe(sql.into()))).unwrap();
     }
 
-    /// Event tables that begin with this name. The name `sealed` is taken: the index of seals is called `sealed_events`.
+    /// Event tables that begin with this name. `sealed` is taken: the index of seals is called `sealed_events`.
     pub fn tables(&self, name: &str) -> PostgresTables {
         PostgresTables::new().events(format!("{name}_events")).heads(format!("{name}_heads"))
     }

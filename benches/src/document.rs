@@ -19,18 +19,19 @@ const TEMPLATE: &str = include_str!("../performance.md");
 
 /// Writes the page, its plots and the file of results. Subjects stand in the order of `subjects`.
 pub fn write(folder: &Path, results: &Results, subjects: &[&Subject]) -> Result<()> {
-    fs::create_dir_all(folder.join(FOLDER))?;
-    results.write(folder)?;
     let path = folder.join(PAGE);
     let page = match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => TEMPLATE.to_owned(),
         page => page?,
     };
+    let page = with_generated(&page, &generated(results, subjects));
+    let page = page.ok_or_else(|| Error::other(format!("{PAGE} lacks the line {BEGIN} or {END}")))?;
+    fs::create_dir_all(folder.join(FOLDER))?;
+    results.write(folder)?;
     for result in results.subjects.iter().filter(|result| !result.rows.is_empty()) {
         fs::write(folder.join(FOLDER).join(format!("{}.svg", result.name)), plot::of(&result.rows))?;
     }
-    let page = with_generated(&page, &generated(results, subjects));
-    fs::write(&path, page.ok_or_else(|| Error::other(format!("{PAGE} lacks the line {BEGIN} or {END}")))?)
+    fs::write(path, page)
 }
 
 /// The page with this between the marks.

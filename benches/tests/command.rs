@@ -50,6 +50,8 @@ fn a_run_writes_its_subject_and_keeps_the_rest() {
     for new in ["| beside the run | a build |", "performance/upcast.svg", "10 declarative steps", "≤ 0.9"] {
         assert!(page.contains(new), "{new} is missing:\n{page}");
     }
+    assert!(bench(&["--page", "--out", out]).status.success());
+    assert_eq!(fs::read_to_string(folder.path().join("performance.md")).unwrap(), page, "nothing was measured");
     for plot in ["value", "upcast"] {
         let svg = fs::read_to_string(folder.path().join(format!("performance/{plot}.svg"))).unwrap();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && !svg.contains("NaN"), "{svg}");

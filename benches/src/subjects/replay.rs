@@ -15,8 +15,8 @@ pub(super) const SUBJECT: Subject = Subject {
     name: "replay",
     title: "Replay the log on PostgreSQL",
     about: "The whole log is read in pages of 500: ten events of each aggregate, each aggregate with a customer and a \
-        key of its own. Each replay begins with empty caches of keys, as a new process does. Beside it, the same events \
-        in the clear are read by the same store without `SealedStore`. Times are for one event.",
+        key of its own. Each replay begins with empty caches of keys, as a new process does. Beside it, the same \
+        events in the clear are read by the same store without `SealedStore`. Times are for one event.",
     run,
 };
 
