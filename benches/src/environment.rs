@@ -5,6 +5,7 @@ use crate::database;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::thread::available_parallelism;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -37,7 +38,7 @@ impl Environment {
         Self {
             lines: Vec::new(),
             load: (load(), String::new()),
-            commit: commit(),
+            commit: COMMIT.clone(),
             day: day.expect("a day has a form"),
             scale,
             note,
@@ -77,6 +78,9 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
+
+/// When this is first asked. Who commits during a run does not change what runs.
+static COMMIT: LazyLock<String> = LazyLock::new(commit);
 
 fn commit() -> String {
     let changed = run("git", &["status", "--porcelain", "--", ":(top)src", ":(top)benches", ":(top)Cargo.lock"]);
