@@ -16,6 +16,7 @@ const PAGES: &[(&str, Option<&str>)] = &[
     ("docs/erasure.md", Some("erasure")),
     ("docs/command-json.md", Some("command_json")),
     ("docs/format.md", Some("format")),
+    ("docs/performance.md", None),
     ("examples/README.md", None),
     ("crates/eventseal-cli/README.md", None),
     ("crates/eventseal-testing/README.md", None),
@@ -37,6 +38,7 @@ const SHELL: &[(&str, &str)] = &[
     ("eventseal", "the command's tests hold these lines against its arguments (args/guides.rs)"),
     ("cargo", "what it names is looked for here"),
     ("./scripts/test", "this is what runs these tests"),
+    ("./scripts/bench", "scripts/test runs it, and its own tests hold its options"),
     ("export", "sets a variable for the lines below"),
     ("set", "makes the next line fail where it should; maintenance_copies.rs runs both"),
     ("pg_dump", "maintenance_copies.rs runs it"),
@@ -127,11 +129,10 @@ fn shell_problem(line: &str) -> Option<String> {
     }
     let words: Vec<&str> = words.take_while(|word| !word.starts_with('#')).collect();
     let after = |option: &str| words.iter().position(|word| *word == option).and_then(|at| words.get(at + 1));
-    let file = match (after("--example"), after("--bench"), after("--path")) {
-        (Some(name), _, _) => format!("examples/{name}.rs"),
-        (_, Some(name), _) => format!("benches/{name}.rs"),
+    let file = match (after("--example"), after("--path")) {
+        (Some(name), _) => format!("examples/{name}.rs"),
         // From a crate beside this repository, or from within.
-        (_, _, Some(path)) => format!("{}/Cargo.toml", path.trim_start_matches("../eventseal").trim_start_matches('/')),
+        (_, Some(path)) => format!("{}/Cargo.toml", path.trim_start_matches("../eventseal").trim_start_matches('/')),
         _ => return None,
     };
     let there = repository().join(file.trim_start_matches('/')).is_file();

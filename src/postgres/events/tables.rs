@@ -137,7 +137,7 @@ impl PostgresTables {
     }
 
     /// Appends keep the [index of seals](crate::store::SealIndex): they write its rows in their own statement. It is
-    /// not kept by default, because it makes appends a little slower: `benches/erasure.rs` measures that.
+    /// not kept by default, because it makes appends a little slower: docs/performance.md has by how much.
     ///
     /// [`migrate`](crate::postgres::PostgresStore::migrate) then makes its tables too. For a store whose tables were
     /// not made by `migrate`, [`index_seals`](crate::maintenance::index_seals) makes them. An append fails while they
