@@ -215,21 +215,31 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         self.inner.beside_keys().zip(self.keys().store.table_names())
     }
 
-    /// Seals events under the keys that are cached, and appends them in the statement that compares these keys with
-    /// their rows. `None`, and nothing was written, if the store can't do this, a key is not cached, or one of them is
-    /// not the active key any more.
-    async fn append_at_once(
+    /// Seals events, and appends them. It takes one statement if the store can do that and the keys are cached: the
+    /// statement compares them with their rows, and writes nothing if one of them is not the active key any more.
+    async fn append_drafted(
         &self,
         tx: &mut S::Tx,
         aggregate: &AggregateRef,
         expected: ExpectedVersion,
         drafted: &Drafted<'_>,
-    ) -> Result<Option<Appended>> {
-        let Some((store, names)) = self.beside() else { return Ok(None) };
-        let Some(ExpectedKeys { keys, rows }) = self.keys().expected_keys(tx, &drafted.scopes).await? else {
-            return Ok(None);
+    ) -> Result<Appended> {
+        let keys = self.keys();
+        let expected_keys = match self.beside() {
+            Some(beside) => keys.expected_keys(tx, &drafted.scopes).await?.map(|expected| (beside, expected)),
+            None => None,
         };
-        store.append_under(tx, names, &rows, aggregate, expected, &drafted.seal(&keys)?).await
+        let keys = match expected_keys {
+            Some(((store, names), ExpectedKeys { keys: sealing, rows })) => {
+                let sealed = drafted.seal(&sealing)?;
+                if let Some(appended) = store.append_under(tx, names, &rows, aggregate, expected, &sealed).await? {
+                    return Ok(appended);
+                }
+                keys.unexpected_keys(tx, &drafted.scopes).await?
+            }
+            None => keys.sealing_keys(tx, &drafted.scopes).await?,
+        };
+        self.inner.append(tx, aggregate, expected, &drafted.seal(&keys)?).await
     }
 
     /// The sealer, for maintenance of the store as a whole.
@@ -267,13 +277,7 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         let named = self.sealer.with_subjects(aggregate, events)?;
         let mut appended = match self.sealer.draft(aggregate, &named)? {
             None => self.inner.append(tx, aggregate, expected, &named).await?,
-            Some(drafted) => match self.append_at_once(tx, aggregate, expected, &drafted).await? {
-                Some(appended) => appended,
-                None => {
-                    let keys = self.keys().sealing_keys(tx, &drafted.scopes).await?;
-                    self.inner.append(tx, aggregate, expected, &drafted.seal(&keys)?).await?
-                }
-            },
+            Some(drafted) => self.append_drafted(tx, aggregate, expected, &drafted).await?,
         };
         // The payloads are put back by position, so the order must be the caller's.
         let ids_of_appended = appended.events.iter().map(|event| event.event_id);

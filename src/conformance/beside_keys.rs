@@ -12,8 +12,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Checks that a store appends if the given keys are the active ones, and not otherwise, that it locks their scopes, and
-/// that it reads keys as the key store does. The tables must be migrated, and the partition `default` must have an
+/// Checks that a store appends if the given keys are the active ones, and not otherwise, that it locks their scopes,
+/// and that it reads keys as the key store does. The tables must be migrated, and the partition `default` must have an
 /// active key-encryption key: run [`key_table`](crate::conformance::key_table) before, or insert one.
 pub async fn beside_keys<D, S, K>(db: &D, store: &S, keys: &K)
 where

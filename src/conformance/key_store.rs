@@ -349,8 +349,8 @@ pub async fn no_key_outlives_a_concurrent_shred<D: Database, K: KeyStore<Tx = D:
     assert!(shreds > 0, "no shred was ever committed");
 }
 
-/// Checks that first keys are created for scopes that are not there, under the active key-encryption key, and only then.
-/// A store that does not create them at once must say so, and read what it is asked for.
+/// Checks that first keys are created for scopes that are not there, under the active key-encryption key, and only
+/// then. A store that does not create them at once must say so, and read what it is asked for.
 pub async fn first_keys_are_created_if_all_is_as_expected<D: Database, K: KeyStore<Tx = D::Tx>>(db: &D, keys: &K) {
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);

@@ -66,8 +66,8 @@ pub trait KeyStore: Send + Sync {
     }
 
     /// The names of the tables, if they are those of this crate's migrations, in the database to which the connection
-    /// leads. An event store that is [`BesideKeys`](crate::store::BesideKeys) then locks and reads their rows in its own
-    /// statements. `None`, the default, is always right. A decorator that has to see every access returns `None`.
+    /// leads. An event store that is [`BesideKeys`](crate::store::BesideKeys) then locks and reads their rows in its
+    /// own statements. `None`, the default, is always right. A decorator that has to see every access returns `None`.
     fn table_names(&self) -> Option<&KeyTableNames> {
         None
     }

@@ -271,7 +271,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.statuses(tx, records, seen, pinned, withheld, owner).await
     }
 
-    /// The statuses of the keys of these rows. `seen` is a time before they were read, if they show the committed state.
+    /// The statuses of the keys of these rows. `seen` is a time before they were read, if they show the committed
+    /// state.
     async fn statuses(
         &self,
         tx: &mut Tx,

@@ -11,9 +11,9 @@ use std::sync::Arc;
 /// [`EventStore::beside_keys`](crate::EventStore::beside_keys) gives it out.
 ///
 /// A [`SealedStore`](crate::SealedStore) needs two statements for an append: one locks the scopes and reads their keys,
-/// and one appends. It needs two for a read as well. With this, it needs one whenever it knows the keys before. It seals
-/// under the keys that it has cached, and the statement that appends the events compares them with the rows. What may be
-/// appended and read stays the same.
+/// and one appends. It needs two for a read as well. With this, it needs one whenever it knows the keys before. It
+/// seals under the keys that it has cached, and the statement that appends the events compares them with the rows. What
+/// may be appended and read stays the same.
 ///
 /// No store has to implement this. Without it, the other ports do the same in two statements.
 ///

@@ -7,9 +7,8 @@
 //! it. So the row of the key may be the one in the statement's snapshot. For several scopes, the check is an aggregate
 //! over all rows, and no `EXISTS`: that would stop at the first row, and lock no other.
 //!
-//! # The read
-//! Both of its parts see one snapshot. The rows of keys come in the columns of events, because each further column costs
-//! time for every event. The rows are not sorted by the database, which would sort payloads.
+//! # The read Both of its parts see one snapshot. The rows of keys come in the columns of events, because each further
+//! column costs time for every event. The rows are not sorted by the database, which would sort payloads.
 
 use super::{PostgresStore, append};
 use crate::error::Result;

@@ -2,8 +2,8 @@
 //!
 //! The head row decides, so the table of events needs no unique constraint, and may be partitioned by position.
 
-/// The append is one statement, whose parts are filled in by [`append`](super::append::append). Its order follows from data flow: events are inserted from the rows that moving the
-/// head returned.
+/// The append is one statement, whose parts are filled in by [`append`](super::append::append). Its order follows from
+/// data flow: events are inserted from the rows that moving the head returned.
 ///
 /// The head moves only from the version that this statement's snapshot shows, even if any version is accepted. A
 /// transaction that waited for the row would look for known ids in a snapshot that is older than the wait. So it

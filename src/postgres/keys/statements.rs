@@ -114,8 +114,8 @@ statements! {
         CROSS JOIN LATERAL (
             SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id FOR UPDATE
         ) AS s",
-    // All is read first, in one snapshot. The key-encryption keys are locked as for `insert_keys`, and compared as they are
-    // then. A scope that another transaction creates meanwhile is waited for, and left as it is.
+    // All is read first, in one snapshot. The key-encryption keys are locked as for `insert_keys`, and compared as they
+    // are then. A scope that another transaction creates meanwhile is waited for, and left as it is.
     create_if_new: r#"WITH known AS MATERIALIZED (
             SELECT {key}, {scope}
             FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)

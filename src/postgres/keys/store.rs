@@ -114,6 +114,9 @@ impl KeyStore for PostgresKeys {
 
     async fn create_if_new(&self, tx: &mut PgConnection, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
         in_transaction(tx, "creating data keys")?;
+        if !self.creates_at_once() {
+            return Ok(FirstKeysCreated { created: false, known: self.look(tx, first.scopes).await? });
+        }
         self.create(tx, first).await
     }
 

@@ -4,7 +4,7 @@ use super::{database, layouts};
 use eventseal::internals;
 use sqlx::{AssertSqlSafe, Executor};
 
-/// A million rows would show no more: each is reached through an index, whatever the tables held when the plan was made.
+/// A million rows would show no more: each is reached through an index.
 const FILL: &str = "
     INSERT INTO shop_key_encryption_keys
         (kek_id, \"partition\", provider, master_key_id, wrapped_kek, created_at, wrapped_at, state)
@@ -16,7 +16,8 @@ const FILL: &str = "
         FROM generate_series(1, 50000) AS i;
     UPDATE shop_key_scopes SET active_key_id = md5(substr(scope_id, 2))::uuid;
     INSERT INTO events ({name}_type, {name}_id, {name}_version, event_id, event_type, payload)
-        SELECT 'Order', 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid, 'Placed', '{}' FROM generate_series(1, 50000) AS i;
+        SELECT 'Order', 'o' || i / 10, i % 10 + 1, md5(i::text)::uuid, 'Placed', '{}'
+        FROM generate_series(1, 50000) AS i;
     INSERT INTO {heads} ({name}_type, {name}_id, {name}_version, updated_at)
         SELECT 'Order', 'o' || i, 10, now() FROM generate_series(1, 5000) AS i;
     ANALYZE";
