@@ -9,12 +9,14 @@
 mod grammar;
 mod locate;
 mod members;
+mod strings;
 
 pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
 
 use crate::error::{Error, EventFault};
 use crate::json::pointer::{Bound, JsonPointer, Pattern, array_index};
+use crate::json::scan::grammar::Read;
 use crate::json::wanted::{Node, Target, Wanted};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -126,17 +128,10 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
         return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
     }
     let mut scanner = Scanner { text, at: 0, depth: 0, wanted, bound: Vec::new(), found: Scan::default() };
-    scanner.white_space();
-    match (wanted.nodes.is_empty(), scanner.peek()) {
-        (true, Some(b'{')) => scanner.object(None, true)?,
-        (true, _) => scanner.skip_value()?,
-        (false, _) => scanner.node(0, true)?,
+    match scanner.document() {
+        Ok(()) => Ok(scanner.found),
+        Err(error) => Err(*error),
     }
-    scanner.white_space();
-    if scanner.at < text.len() {
-        return scanner.fail("something follows the document");
-    }
-    Ok(scanner.found)
 }
 
 struct Scanner<'a> {
@@ -149,8 +144,19 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn document(&mut self) -> Read {
+        self.white_space();
+        match (self.wanted.nodes.is_empty(), self.peek()) {
+            (true, Some(b'{')) => self.object(None, true)?,
+            (true, _) => self.skip_value()?,
+            (false, _) => self.node(0, true)?,
+        }
+        self.white_space();
+        if self.at < self.text.len() { self.fail("something follows the document") } else { Ok(()) }
+    }
+
     /// Reads a value. `node` says what is wanted at or below it.
-    fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+    fn value(&mut self, node: Option<usize>) -> Read {
         match node {
             Some(id) => self.node(id, false),
             None => self.skip_value(),
@@ -159,7 +165,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads a value at which, or below which, something is wanted. Checks that its shape allows the wanted fields
     /// below it.
-    fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
+    fn node(&mut self, id: usize, is_root: bool) -> Read {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
         let start = self.at;
@@ -169,7 +175,7 @@ impl<'a> Scanner<'a> {
         }
         let marked = self.found.hits.len();
         if marked > MAX_HITS {
-            return Err(ScanError::TooMany);
+            return Err(ScanError::TooMany.into());
         }
         if node.children.is_empty() && node.each.is_none() && node.member.is_none() {
             self.skip_value()?;
@@ -212,7 +218,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn object(&mut self, node: Option<usize>, is_root: bool) -> Result<(), ScanError> {
+    fn object(&mut self, node: Option<usize>, is_root: bool) -> Read {
         self.enter()?;
         if is_root {
             self.found.body = Some(self.at);
@@ -221,7 +227,7 @@ impl<'a> Scanner<'a> {
         let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
         let any_member = node.and_then(|id| wanted.nodes[id].member);
         let mut seen = Seen::new(children.len());
-        let mut names = HashSet::new();
+        let mut names = None;
         let mut comma_before = None;
         self.white_space();
         if self.peek() == Some(b'}') {
@@ -229,21 +235,23 @@ impl<'a> Scanner<'a> {
         }
         loop {
             let start = self.at;
-            let name = self.member()?;
+            let name = self.member()?.plain();
             let value_start = self.at;
             let is_seal = is_root && name.as_deref() == Some(SEAL_MEMBER.as_bytes());
             if is_seal && self.found.seal.is_some() {
-                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
+                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") }.into());
             }
             match (name.as_deref().and_then(|name| find(children, name)), any_member) {
                 (Some(index), _) => {
                     let child = children[index].1;
                     if !seen.insert(index) {
-                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) });
+                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) }.into());
                     }
                     self.value(Some(child))?;
                 }
-                (None, Some(member)) => self.any_member(start, name.as_deref(), member, &mut names)?,
+                (None, Some(member)) => {
+                    self.any_member(start, name.as_deref(), member, names.get_or_insert_with(HashSet::new))?;
+                }
                 (None, None) => self.skip_value()?,
             }
             let value = Span { start: value_start, end: self.at };
@@ -271,7 +279,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn array(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+    fn array(&mut self, node: Option<usize>) -> Read {
         self.enter()?;
         let wanted: &'a Wanted = self.wanted;
         let node = node.map(|id| &wanted.nodes[id]);
@@ -308,8 +316,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// The error for a value whose shape does not allow the wanted fields below it.
-    fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
-        Err(ScanError::Shape { place: self.place(node), expected })
+    fn misshapen(&self, node: &Node, expected: &'static str) -> Read {
+        Err(ScanError::Shape { place: self.place(node), expected }.into())
     }
 
     /// The place of a node, in the elements and members that are being read.

@@ -68,7 +68,7 @@ impl<'a> Locator<'a> {
             return None;
         }
         loop {
-            let name = self.scanner.member().ok()?;
+            let name = self.scanner.member().ok()?.plain();
             let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
             let wanted = name.map_or(0..0, |name| named(&steps, name));
             if wanted.is_empty() {
