@@ -177,7 +177,6 @@ impl<'a> Closed<'a> {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
         }
         let mut out = Vec::with_capacity(self.event.text.len());
-        let mut buffer = Vec::new();
         let mut redacted = Vec::new();
         let mut copied = 0;
         let whole = self.header.mode == Mode::Whole;
@@ -195,19 +194,17 @@ impl<'a> Closed<'a> {
             let owner = &authentic.owners[key];
             match (&authentic.keys[key], owner.is_shredded, entry.kind) {
                 (Some(event_key), _, EntryKind::Sealed) => {
-                    read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
+                    let start = out.len();
+                    read_token(value, &mut out).ok_or_else(|| tampered("a sealed value is not base64url"))?;
                     #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
                     let length = event_key
-                        .open(index as u16, pointer, &mut buffer)
+                        .open(index as u16, pointer, &mut out[start..])
                         .ok_or_else(|| tampered("a sealed value is not authentic"))?;
-                    out.extend_from_slice(&buffer[..length]);
+                    out.truncate(start + length);
                     continue;
                 }
                 (None, true, EntryKind::Sealed) => {
-                    let shaped = read_token(value, &mut buffer).is_some()
-                        && buffer.len() > GCM_TAG
-                        && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
-                    if !shaped {
+                    if !is_shaped(value) {
                         return Err(tampered("a sealed value is malformed"));
                     }
                 }
@@ -330,6 +327,14 @@ impl<'a> Closed<'a> {
         }
         Ok(owners)
     }
+}
+
+/// Can this be a sealed value? It can't be authenticated any more.
+fn is_shaped(value: &[u8]) -> bool {
+    let mut ciphertext = Vec::new();
+    read_token(value, &mut ciphertext).is_some()
+        && ciphertext.len() > GCM_TAG
+        && (ciphertext.len() - GCM_TAG).is_multiple_of(PAD)
 }
 
 /// Is the tag right, as far as this can be told? If the integrity key is not at hand, the answer is yes, and whoever
