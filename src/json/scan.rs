@@ -6,6 +6,7 @@
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
+mod children;
 mod grammar;
 mod locate;
 mod members;
@@ -16,6 +17,7 @@ pub(crate) use locate::locate;
 
 use crate::error::{Error, EventFault};
 use crate::json::pointer::{Bound, JsonPointer, Pattern, array_index};
+use crate::json::scan::children::{Seen, find};
 use crate::json::scan::grammar::Read;
 use crate::json::wanted::{Node, Target, Wanted};
 use std::collections::HashSet;
@@ -76,6 +78,8 @@ pub(crate) struct Scan {
     /// The wanted places, in the order of the document.
     pub(crate) hits: Vec<Hit>,
     pub(crate) seal: Option<SealMember>,
+    /// Where the value of the root's last member `$sealed` stands.
+    pub(crate) whole: Option<Span>,
     /// The position just behind the opening brace of the root. `None` if the root is not an object.
     pub(crate) body: Option<usize>,
     /// How many members the root has, the one with the header included.
@@ -258,14 +262,11 @@ impl<'a> Scanner<'a> {
             self.white_space();
             if is_root {
                 self.found.members += 1;
-            }
-            if is_seal {
-                let cut = match (self.peek(), comma_before) {
-                    (Some(b','), _) => Span { start, end: self.at + 1 },
-                    (_, Some(before)) => Span { start: before, end: value.end },
-                    (_, None) => Span { start, end: value.end },
-                };
-                self.found.seal = Some(SealMember { cut, value });
+                if is_seal {
+                    self.found.seal = Some(SealMember { cut: self.cut(start, value, comma_before), value });
+                } else if name.as_deref() == Some(WHOLE_MEMBER.as_bytes()) {
+                    self.found.whole = Some(value);
+                }
             }
             match self.peek() {
                 Some(b',') => {
@@ -276,6 +277,15 @@ impl<'a> Scanner<'a> {
                 Some(b'}') => return self.leave(),
                 _ => return self.fail("',' or '}' is expected"),
             }
+        }
+    }
+
+    /// What must be cut out to remove the member that begins at `start`, at whose end the scanner is.
+    fn cut(&self, start: usize, value: Span, comma_before: Option<usize>) -> Span {
+        match (self.peek(), comma_before) {
+            (Some(b','), _) => Span { start, end: self.at + 1 },
+            (_, Some(before)) => Span { start: before, end: value.end },
+            (_, None) => Span { start, end: value.end },
         }
     }
 
@@ -330,39 +340,6 @@ impl<'a> Scanner<'a> {
         }
         way.reverse();
         Pattern::from_tokens(way).at(&self.bound)
-    }
-}
-
-/// Which children of a node an object has had so far.
-enum Seen {
-    Few(u64),
-    Many(Vec<bool>),
-}
-
-impl Seen {
-    fn new(children: usize) -> Self {
-        if children <= 64 { Self::Few(0) } else { Self::Many(vec![false; children]) }
-    }
-
-    /// Returns false if the child was there already.
-    fn insert(&mut self, index: usize) -> bool {
-        match self {
-            Self::Few(bits) => {
-                let bit = 1 << index;
-                let new = *bits & bit == 0;
-                *bits |= bit;
-                new
-            }
-            Self::Many(seen) => !std::mem::replace(&mut seen[index], true),
-        }
-    }
-}
-
-fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
-    if children.len() <= 8 {
-        children.iter().position(|(known, _)| known.as_bytes() == name)
-    } else {
-        children.binary_search_by(|(known, _)| known.as_bytes().cmp(name)).ok()
     }
 }
 
