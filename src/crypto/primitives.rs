@@ -46,10 +46,7 @@ impl DataKey {
     /// `enc_i ‖ commit_i = HKDF-Expand-SHA256(DEK_i, "eventseal/v1/seal" ‖ T ‖ i, 64)`
     pub(crate) fn event_key(&self, transcript: &Transcript, index: u16) -> Result<EventKey> {
         let part = self.key_part(transcript, index)?;
-        let cipher = Cipher::new_from_slice(part.enc()).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let mut commitment = [0; COMMITMENT];
-        commitment.copy_from_slice(part.commitment());
-        Ok(EventKey { cipher, commitment })
+        Ok(EventKey { cipher: Cipher::new(part.enc().into()), commitment: *part.commitment() })
     }
 
     /// `enc_i` and `commit_i` as for an [`event_key`](Self::event_key), where `enc_i` is a part of a [`JointKey`].
@@ -61,8 +58,8 @@ impl DataKey {
         label.copy_from_slice(LABEL);
         rest[..32].copy_from_slice(&transcript.0);
         rest[32..].copy_from_slice(&index.to_be_bytes());
-        let mut okm = Zeroizing::new([0; 64]);
-        self.hkdf.expand(&info, &mut *okm).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        let mut okm = Zeroizing::new([[0; 32]; 2]);
+        self.hkdf.expand(&info, okm.as_flattened_mut()).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
         Ok(KeyPart { okm })
     }
 
@@ -86,8 +83,7 @@ impl DataKey {
         parts.for_each(|part| extract.input_ikm(part.enc()));
         let (_, hkdf) = extract.finalize();
         hkdf.expand(LABEL, &mut *enc).map_err(failed)?;
-        let cipher = Cipher::new_from_slice(&*enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(JointKey { cipher })
+        Ok(JointKey { cipher: Cipher::new((&*enc).into()) })
     }
 
     /// `tag = HMAC-SHA256(K_int, "eventseal/v1/header" ‖ T)[..16]`
@@ -201,16 +197,16 @@ impl EventKey {
 /// What a data key adds to a [`JointKey`], and the commitment to it.
 pub(crate) struct KeyPart {
     /// `enc_i ‖ commit_i`
-    okm: Zeroizing<[u8; 64]>,
+    okm: Zeroizing<[[u8; 32]; 2]>,
 }
 
 impl KeyPart {
-    fn enc(&self) -> &[u8] {
-        &self.okm[..32]
+    fn enc(&self) -> &[u8; 32] {
+        &self.okm[0]
     }
 
-    pub(crate) fn commitment(&self) -> &[u8] {
-        &self.okm[32..]
+    pub(crate) fn commitment(&self) -> &[u8; COMMITMENT] {
+        &self.okm[1]
     }
 
     pub(crate) fn commitment_is(&self, commitment: &[u8]) -> bool {
