@@ -7,18 +7,19 @@
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
 mod children;
+mod cursor;
 mod grammar;
 mod locate;
 mod members;
 mod strings;
 
-pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
+pub(crate) use strings::unescape;
 
 use crate::error::{Error, EventFault};
 use crate::json::pointer::{Bound, JsonPointer, Pattern, array_index};
 use crate::json::scan::children::{Seen, find};
-use crate::json::scan::grammar::Read;
+use crate::json::scan::cursor::{Cursor, Read};
 use crate::json::wanted::{Node, Target, Wanted};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -131,7 +132,7 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
     if let Err(error) = std::str::from_utf8(text) {
         return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
     }
-    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, bound: Vec::new(), found: Scan::default() };
+    let mut scanner = Scanner::new(text, wanted);
     match scanner.document() {
         Ok(()) => Ok(scanner.found),
         Err(error) => Err(*error),
@@ -139,8 +140,7 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
 }
 
 struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
+    here: Cursor<'a>,
     depth: usize,
     wanted: &'a Wanted,
     bound: Vec<Bound>,
@@ -148,15 +148,19 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(text: &'a [u8], wanted: &'a Wanted) -> Self {
+        Self { here: Cursor::new(text), depth: 0, wanted, bound: Vec::new(), found: Scan::default() }
+    }
+
     fn document(&mut self) -> Read {
-        self.white_space();
-        match (self.wanted.nodes.is_empty(), self.peek()) {
-            (true, Some(b'{')) => self.object(None, true)?,
+        let first = self.here.space();
+        match (self.wanted.nodes.is_empty(), first) {
+            (true, b'{') => self.object(None, true)?,
             (true, _) => self.skip_value()?,
             (false, _) => self.node(0, true)?,
         }
-        self.white_space();
-        if self.at < self.text.len() { self.fail("something follows the document") } else { Ok(()) }
+        self.here.space();
+        if self.here.is_at_end() { Ok(()) } else { self.here.fail("something follows the document") }
     }
 
     /// Reads a value. `node` says what is wanted at or below it.
@@ -172,10 +176,16 @@ impl<'a> Scanner<'a> {
     fn node(&mut self, id: usize, is_root: bool) -> Read {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
-        let start = self.at;
+        let start = self.here.at();
         let hit = self.found.hits.len();
-        for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
+        let mut mark = |target| {
             self.found.hits.push(Hit { target, bound: self.bound.clone(), span: Span { start, end: start } });
+        };
+        if let Some(index) = node.field {
+            mark(Target::Field(index));
+        }
+        if let Some(index) = node.capture {
+            mark(Target::Capture(index));
         }
         let marked = self.found.hits.len();
         if marked > MAX_HITS {
@@ -184,14 +194,14 @@ impl<'a> Scanner<'a> {
         if node.children.is_empty() && node.each.is_none() && node.member.is_none() {
             self.skip_value()?;
         } else {
-            match self.peek() {
-                Some(b'{') => {
+            match self.here.peek() {
+                b'{' => {
                     if node.each.is_some_and(|each| wanted.nodes[each].leads_to_field) {
                         return self.misshapen(node, "an array");
                     }
                     self.object(Some(id), is_root)?;
                 }
-                Some(b'[') => {
+                b'[' => {
                     let named = |(name, child): &(Box<str>, usize)| {
                         wanted.nodes[*child].leads_to_field && array_index(name).is_none()
                     };
@@ -201,7 +211,7 @@ impl<'a> Scanner<'a> {
                     }
                     self.array(Some(id))?;
                 }
-                Some(b'n') => self.skip_value()?,
+                b'n' => self.skip_value()?,
                 _ => {
                     self.skip_value()?;
                     let below =
@@ -215,7 +225,7 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        let end = self.at;
+        let end = self.here.at();
         for hit in &mut self.found.hits[hit..marked] {
             hit.span.end = end;
         }
@@ -225,29 +235,27 @@ impl<'a> Scanner<'a> {
     fn object(&mut self, node: Option<usize>, is_root: bool) -> Read {
         self.enter()?;
         if is_root {
-            self.found.body = Some(self.at);
+            self.found.body = Some(self.here.at());
         }
         let wanted: &'a Wanted = self.wanted;
-        let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
-        let any_member = node.and_then(|id| wanted.nodes[id].member);
-        let mut seen = Seen::new(children.len());
+        let node = node.map(|id| &wanted.nodes[id]);
+        let any_member = node.and_then(|node| node.member);
+        let mut seen = Seen::new(node.map_or(0, |node| node.children.len()));
         let mut names = None;
         let mut comma_before = None;
-        self.white_space();
-        if self.peek() == Some(b'}') {
+        if self.here.space() == b'}' {
             return self.leave();
         }
         loop {
-            let start = self.at;
+            let start = self.here.at();
             let name = self.member()?.plain();
-            let value_start = self.at;
+            let value_start = self.here.at();
             let is_seal = is_root && name.as_deref() == Some(SEAL_MEMBER.as_bytes());
             if is_seal && self.found.seal.is_some() {
                 return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") }.into());
             }
-            match (name.as_deref().and_then(|name| find(children, name)), any_member) {
-                (Some(index), _) => {
-                    let child = children[index].1;
+            match (node.zip(name.as_deref()).and_then(|(node, name)| find(node, name)), any_member) {
+                (Some((index, child)), _) => {
                     if !seen.insert(index) {
                         return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) }.into());
                     }
@@ -258,8 +266,8 @@ impl<'a> Scanner<'a> {
                 }
                 (None, None) => self.skip_value()?,
             }
-            let value = Span { start: value_start, end: self.at };
-            self.white_space();
+            let value = Span { start: value_start, end: self.here.at() };
+            let next = self.here.space();
             if is_root {
                 self.found.members += 1;
                 if is_seal {
@@ -268,22 +276,22 @@ impl<'a> Scanner<'a> {
                     self.found.whole = Some(value);
                 }
             }
-            match self.peek() {
-                Some(b',') => {
-                    comma_before = Some(self.at);
-                    self.at += 1;
-                    self.white_space();
+            match next {
+                b',' => {
+                    comma_before = Some(self.here.at());
+                    self.here.pass();
+                    self.here.space();
                 }
-                Some(b'}') => return self.leave(),
-                _ => return self.fail("',' or '}' is expected"),
+                b'}' => return self.leave(),
+                _ => return self.here.fail("',' or '}' is expected"),
             }
         }
     }
 
     /// What must be cut out to remove the member that begins at `start`, at whose end the scanner is.
     fn cut(&self, start: usize, value: Span, comma_before: Option<usize>) -> Span {
-        match (self.peek(), comma_before) {
-            (Some(b','), _) => Span { start, end: self.at + 1 },
+        match (self.here.peek(), comma_before) {
+            (b',', _) => Span { start, end: self.here.at() + 1 },
             (_, Some(before)) => Span { start: before, end: value.end },
             (_, None) => Span { start, end: value.end },
         }
@@ -293,8 +301,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         let wanted: &'a Wanted = self.wanted;
         let node = node.map(|id| &wanted.nodes[id]);
-        self.white_space();
-        if self.peek() == Some(b']') {
+        if self.here.space() == b']' {
             return self.leave();
         }
         let mut index = 0_u32;
@@ -313,14 +320,13 @@ impl<'a> Scanner<'a> {
                 (None, child) => self.value(child)?,
             }
             index = index.saturating_add(1);
-            self.white_space();
-            match self.peek() {
-                Some(b',') => {
-                    self.at += 1;
-                    self.white_space();
+            match self.here.space() {
+                b',' => {
+                    self.here.pass();
+                    self.here.space();
                 }
-                Some(b']') => return self.leave(),
-                _ => return self.fail("',' or ']' is expected"),
+                b']' => return self.leave(),
+                _ => return self.here.fail("',' or ']' is expected"),
             }
         }
     }

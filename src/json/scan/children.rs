@@ -1,5 +1,7 @@
 //! Finds the members of an object that are wanted, by their names.
 
+use crate::json::wanted::{Node, bit_of};
+
 /// Which children of a node an object has had so far.
 pub(super) enum Seen {
     Few(u64),
@@ -25,11 +27,17 @@ impl Seen {
     }
 }
 
-/// The child of this name, by its index.
-pub(super) fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
-    if children.len() <= 8 {
+/// The child of this name: its place among the children, and its index in the tree.
+#[inline]
+pub(super) fn find(node: &Node, name: &[u8]) -> Option<(usize, usize)> {
+    if node.bits & bit_of(name) == 0 {
+        return None;
+    }
+    let children = &node.children;
+    let place = if children.len() <= 8 {
         children.iter().position(|(known, _)| known.as_bytes() == name)
     } else {
         children.binary_search_by(|(known, _)| known.as_bytes().cmp(name)).ok()
-    }
+    };
+    place.map(|place| (place, children[place].1))
 }

@@ -1,6 +1,6 @@
 //! Reads the members of an object in which something of every member is wanted.
 
-use super::grammar::Read;
+use super::cursor::Read;
 use super::{ScanError, Scanner};
 use crate::json::pointer::Bound;
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! Finds the end of the plain part of a JSON string, many bytes at a time.
+//! The strings of JSON: where the plain part of one ends, many bytes at a time, and what one stands for.
 
 /// Each byte of a word is one.
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -6,16 +6,16 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 /// How many bytes of a long string are looked at together.
 const BLOCK: usize = 64;
-/// How many words a string has to have before it counts as long.
+
+/// How many words of a string are looked at before it counts as long.
 const WORDS: usize = 8;
 
-/// The number of bytes before the next quote, backslash or control character.
+/// The position of the first quote, backslash or control character from `at` on, or the end of the text.
 ///
-/// Most strings are short and end in their first words. A long one, such as a ciphertext, is looked through in blocks,
-/// for which the compiler uses vectors.
-#[inline]
-pub(super) fn plain_prefix(text: &[u8]) -> usize {
-    let mut rest = text;
+/// Most strings end in their first words. A long one, such as a ciphertext, is looked through in blocks.
+#[inline(always)]
+pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
+    let mut rest = text.get(at..).unwrap_or_default();
     for _ in 0..WORDS {
         let Some((word, behind)) = rest.split_first_chunk() else { break };
         let special = special_in(u64::from_le_bytes(*word));
@@ -24,17 +24,19 @@ pub(super) fn plain_prefix(text: &[u8]) -> usize {
         }
         rest = behind;
     }
-    text.len() - rest.len() + plain_prefix_of_long(rest)
+    plain_end_of_long(text, text.len() - rest.len())
 }
 
-/// As [`plain_prefix`], of what is left of a long string, or of the last bytes of the document.
+/// As [`plain_end`], of what is left of a long string, or of the last bytes of the document.
 #[inline(never)]
-fn plain_prefix_of_long(text: &[u8]) -> usize {
+fn plain_end_of_long(text: &[u8], at: usize) -> usize {
+    let text = text.get(at..).unwrap_or_default();
     let (blocks, _) = text.as_chunks::<BLOCK>();
+    // The compiler makes vectors of this.
     let is_plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |found, byte| found | is_special(*byte));
     let plain = blocks.iter().take_while(is_plain).count() * BLOCK;
     let rest = &text[plain..];
-    plain + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+    at + plain + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
 }
 
 /// Is this a quote, a backslash or a control character?
@@ -53,9 +55,19 @@ const fn special_in(word: u64) -> u64 {
     (control_or_quote | backslash) & !word & HIGH
 }
 
+/// The text that a JSON string stands for. `raw` is the string without its quotes. `None` if it has a lone surrogate.
+pub(crate) fn unescape(raw: &[u8]) -> Option<String> {
+    let quoted = [b"\"", raw, b"\""].concat();
+    serde_json::from_slice(&quoted).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plain_prefix(text: &[u8]) -> usize {
+        plain_end(text, 0)
+    }
 
     #[test]
     fn every_string_length_ends_where_it_should() {
