@@ -297,40 +297,29 @@ impl Transcript {
     }
 }
 
-/// The salts for the events of one call. Every call draws new ones, retries included.
-///
-/// There is one draw from the operating system per call. If the call has one event, its salt is the draw itself. If it
-/// has more, their salts are derived from the draw: `salt_n = HKDF-Expand-SHA256(draw, "eventseal/v1/salt" ‖ n, 16)`.
+/// The salts for the documents of one call. Every call draws new ones from the operating system, retries included: all
+/// of them in one draw, because a draw costs as much as sealing a value.
 pub(crate) struct Salts {
-    draw: SecretKey,
-    expand: Option<Hkdf<Sha256>>,
-    next: u64,
+    left: Vec<[u8; 16]>,
 }
 
 impl Salts {
-    pub(crate) fn draw(events: usize) -> Result<Self> {
-        let draw = random::key()?;
-        let expand = if events > 1 {
-            Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Keys(KeyFault::Cryptography))?)
-        } else {
-            None
-        };
-        Ok(Self { draw, expand, next: 0 })
+    pub(crate) fn draw(documents: usize) -> Result<Self> {
+        let mut left = vec![[0; 16]; documents];
+        random::fill(left.as_flattened_mut())?;
+        Ok(Self { left })
     }
 
+    /// A salt that was not used before. If there are more documents than the caller said, it is drawn now.
     pub(crate) fn next(&mut self) -> Result<[u8; 16]> {
-        let mut salt = [0; 16];
-        match &self.expand {
-            Some(hkdf) => {
-                let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
-                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        match self.left.pop() {
+            Some(salt) => Ok(salt),
+            None => {
+                let mut salt = [0; 16];
+                random::fill(&mut salt)?;
+                Ok(salt)
             }
-            // Without derivation, a second salt would be equal to the first.
-            None if self.next > 0 => return Err(Error::Keys(KeyFault::Random)),
-            None => salt.copy_from_slice(&self.draw.expose()[..16]),
         }
-        self.next += 1;
-        Ok(salt)
     }
 }
 
@@ -366,13 +355,13 @@ mod tests {
 
     #[test]
     fn salts_differ_within_a_call_and_between_calls() {
-        let mut many = Salts::draw(3).unwrap();
-        let mut salts = vec![many.next().unwrap(), many.next().unwrap(), many.next().unwrap()];
-        let mut one = Salts::draw(1).unwrap();
-        salts.push(one.next().unwrap());
-        salts.push(Salts::draw(1).unwrap().next().unwrap());
-        let distinct: std::collections::HashSet<_> = salts.iter().collect();
-        assert_eq!(distinct.len(), 5);
-        assert!(one.next().is_err(), "one unexpanded draw must not be used twice");
+        let mut distinct = std::collections::HashSet::from([[0; 16]]);
+        for documents in [0, 1, 3, 1_000] {
+            let mut salts = Salts::draw(documents).unwrap();
+            // More than were asked for: none is used twice, and none is what a buffer is filled with.
+            for _ in 0..documents + 2 {
+                assert!(distinct.insert(salts.next().unwrap()));
+            }
+        }
     }
 }
