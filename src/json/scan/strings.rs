@@ -24,19 +24,24 @@ pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
         }
         rest = behind;
     }
-    plain_end_of_long(text, text.len() - rest.len())
+    text.len() - rest.len() + plain_prefix(rest)
 }
 
-/// As [`plain_end`], of what is left of a long string, or of the last bytes of the document.
+/// The length of the plain part of what is left of a long string, or of the last bytes of the document.
 #[inline(never)]
-fn plain_end_of_long(text: &[u8], at: usize) -> usize {
-    let text = text.get(at..).unwrap_or_default();
+fn plain_prefix(text: &[u8]) -> usize {
     let (blocks, _) = text.as_chunks::<BLOCK>();
     // The compiler makes vectors of this.
     let is_plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |found, byte| found | is_special(*byte));
-    let plain = blocks.iter().take_while(is_plain).count() * BLOCK;
-    let rest = &text[plain..];
-    at + plain + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+    let mut rest = &text[blocks.iter().take_while(is_plain).count() * BLOCK..];
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        let special = special_in(u64::from_le_bytes(*word));
+        if special != 0 {
+            return text.len() - rest.len() + special.trailing_zeros() as usize / 8;
+        }
+        rest = behind;
+    }
+    text.len() - rest.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
 }
 
 /// Is this a quote, a backslash or a control character?
@@ -64,19 +69,14 @@ pub(crate) fn unescape(raw: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plain_prefix(text: &[u8]) -> usize {
-        plain_end(text, 0)
-    }
-
     #[test]
     fn every_string_length_ends_where_it_should() {
         for length in 0..200 {
             for end in ['"', '\\', '\u{1f}', '\0'] {
                 let text = format!("{}{end}é\u{20}\u{7f}\"", "ä ~".repeat(length));
-                assert_eq!(plain_prefix(text.as_bytes()), length * 4, "{text:?}");
+                assert_eq!(plain_end(text.as_bytes(), 0), length * 4, "{text:?}");
             }
-            assert_eq!(plain_prefix("x".repeat(length).as_bytes()), length);
+            assert_eq!(plain_end("x".repeat(length).as_bytes(), 0), length);
         }
     }
 
@@ -88,8 +88,9 @@ mod tests {
                 let mut text = vec![b'a'; 320];
                 text[place] = byte;
                 let expected = if is_special(byte) { place } else { 320 };
+                assert_eq!(plain_end(&text, 0), expected, "{byte} at {place}");
                 assert_eq!(plain_prefix(&text), expected, "{byte} at {place}");
-                assert_eq!(plain_prefix(&text[..=place]), expected.min(place + 1), "{byte} at the end, at {place}");
+                assert_eq!(plain_end(&text[..=place], 0), expected.min(place + 1), "{byte} at the end, at {place}");
             }
         }
     }
@@ -101,7 +102,7 @@ mod tests {
             for second in 0..=u8::MAX {
                 let text = [b'a', first, second, b'a', b'a', b'a', b'a', b'a', b'a'];
                 let expected = text.iter().position(|byte| is_special(*byte)).unwrap_or(text.len());
-                assert_eq!(plain_prefix(&text), expected, "{text:?}");
+                assert_eq!(plain_end(&text, 0), expected, "{text:?}");
             }
         }
     }
