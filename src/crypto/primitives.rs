@@ -1,7 +1,6 @@
 //! The primitives of the sealed format, each with its formula. `docs/format.md` is the specification.
 
 use crate::crypto::random;
-use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KeyFault, Result};
 use aes_gcm::aead::consts::U12;
 use aes_gcm::aead::{AeadInOut, KeyInit};
