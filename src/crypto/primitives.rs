@@ -1,10 +1,11 @@
 //! The primitives of the sealed format, each with its formula. `docs/format.md` is the specification.
 
 use crate::crypto::random;
-use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KeyFault, Result};
+use aes_gcm::aead::consts::U12;
 use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce};
+use aes_gcm::aes::Aes256Enc;
+use aes_gcm::{AesGcm, Nonce};
 use hkdf::{Hkdf, HkdfExtract};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,9 @@ pub(crate) const COMMITMENT: usize = 32;
 
 /// The length of the tag that AES-GCM adds to a plaintext, in bytes.
 pub(crate) const GCM_TAG: usize = 16;
+
+/// AES-256-GCM. GCM never runs AES backwards, so only the keys for encryption are made ready.
+type Cipher = AesGcm<Aes256Enc, U12>;
 
 /// The plaintext of a field is padded to a multiple of this many bytes, or of more if the schema says so.
 pub(crate) const PAD: usize = 32;
@@ -40,22 +44,22 @@ impl DataKey {
 
     /// `enc_i ‖ commit_i = HKDF-Expand-SHA256(DEK_i, "eventseal/v1/seal" ‖ T ‖ i, 64)`
     pub(crate) fn event_key(&self, transcript: &Transcript, index: u16) -> Result<EventKey> {
-        let KeyPart { enc, commitment } = self.key_part(transcript, index)?;
-        let cipher = Aes256Gcm::new_from_slice(&*enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(EventKey { cipher, commitment })
+        let part = self.key_part(transcript, index)?;
+        Ok(EventKey { cipher: Cipher::new(part.enc().into()), commitment: *part.commitment() })
     }
 
     /// `enc_i` and `commit_i` as for an [`event_key`](Self::event_key), where `enc_i` is a part of a [`JointKey`].
     pub(crate) fn key_part(&self, transcript: &Transcript, index: u16) -> Result<KeyPart> {
-        let mut okm = Zeroizing::new([0; 64]);
-        self.hkdf
-            .expand_multi_info(&[b"eventseal/v1/seal", &transcript.0, &index.to_be_bytes()], &mut *okm)
-            .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let (mut enc, mut commitment) = (Zeroizing::new([0; 32]), [0; COMMITMENT]);
-        let (first, second) = okm.split_at(32);
-        enc.copy_from_slice(first);
-        commitment.copy_from_slice(second);
-        Ok(KeyPart { enc, commitment })
+        const LABEL: &[u8; 17] = b"eventseal/v1/seal";
+        // One text for the hash: each further piece of it would cost a call for each of the two blocks.
+        let mut info = [0; LABEL.len() + 32 + 2];
+        let (label, rest) = info.split_at_mut(LABEL.len());
+        label.copy_from_slice(LABEL);
+        rest[..32].copy_from_slice(&transcript.0);
+        rest[32..].copy_from_slice(&index.to_be_bytes());
+        let mut okm = Zeroizing::new([[0; 32]; 2]);
+        self.hkdf.expand(&info, okm.as_flattened_mut()).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        Ok(KeyPart { okm })
     }
 
     /// The key that needs this integrity key and all of these parts:
@@ -75,11 +79,10 @@ impl DataKey {
         self.hkdf.expand_multi_info(&[LABEL, &transcript.0], &mut *enc).map_err(failed)?;
         let mut extract = HkdfExtract::<Sha256>::new(Some(&transcript.0));
         extract.input_ikm(&*enc);
-        parts.for_each(|part| extract.input_ikm(&*part.enc));
+        parts.for_each(|part| extract.input_ikm(part.enc()));
         let (_, hkdf) = extract.finalize();
         hkdf.expand(LABEL, &mut *enc).map_err(failed)?;
-        let cipher = Aes256Gcm::new_from_slice(&*enc).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(JointKey { cipher })
+        Ok(JointKey { cipher: Cipher::new((&*enc).into()) })
     }
 
     /// `tag = HMAC-SHA256(K_int, "eventseal/v1/header" ‖ T)[..16]`
@@ -160,7 +163,7 @@ impl IndexKey {
 
 /// The key for the values of one event that belong to one data key. It is used for no other event.
 pub(crate) struct EventKey {
-    cipher: Aes256Gcm,
+    cipher: Cipher,
     commitment: [u8; COMMITMENT],
 }
 
@@ -192,23 +195,27 @@ impl EventKey {
 
 /// What a data key adds to a [`JointKey`], and the commitment to it.
 pub(crate) struct KeyPart {
-    enc: Zeroizing<[u8; 32]>,
-    commitment: [u8; COMMITMENT],
+    /// `enc_i ‖ commit_i`
+    okm: Zeroizing<[[u8; 32]; 2]>,
 }
 
 impl KeyPart {
+    fn enc(&self) -> &[u8; 32] {
+        &self.okm[0]
+    }
+
     pub(crate) fn commitment(&self) -> &[u8; COMMITMENT] {
-        &self.commitment
+        &self.okm[1]
     }
 
     pub(crate) fn commitment_is(&self, commitment: &[u8]) -> bool {
-        self.commitment.ct_eq(commitment).into()
+        self.commitment().ct_eq(commitment).into()
     }
 }
 
 /// The key of one document that nobody can read without all of its data keys. It is used once.
 pub(crate) struct JointKey {
-    cipher: Aes256Gcm,
+    cipher: Cipher,
 }
 
 impl JointKey {
@@ -229,7 +236,7 @@ impl JointKey {
 }
 
 fn seal_padded(
-    cipher: &Aes256Gcm,
+    cipher: &Cipher,
     index: u16,
     pointer: &str,
     value: &[u8],
@@ -249,7 +256,7 @@ fn seal_padded(
     Ok(())
 }
 
-fn open_padded(cipher: &Aes256Gcm, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
+fn open_padded(cipher: &Cipher, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
     let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
     if text.is_empty() || !text.len().is_multiple_of(PAD) {
         return None;
@@ -261,7 +268,7 @@ fn open_padded(cipher: &Aes256Gcm, index: u16, pointer: &str, buffer: &mut [u8])
     (text[end] == 0x80).then_some(end)
 }
 
-fn nonce(index: u16) -> Nonce<aes_gcm::aead::consts::U12> {
+fn nonce(index: u16) -> Nonce<U12> {
     let mut nonce = [0; 12];
     nonce[10..].copy_from_slice(&index.to_be_bytes());
     nonce.into()
@@ -289,40 +296,29 @@ impl Transcript {
     }
 }
 
-/// The salts for the events of one call. Every call draws new ones, retries included.
-///
-/// There is one draw from the operating system per call. If the call has one event, its salt is the draw itself. If it
-/// has more, their salts are derived from the draw: `salt_n = HKDF-Expand-SHA256(draw, "eventseal/v1/salt" ‖ n, 16)`.
+/// The salts for the documents of one call. Every call draws new ones from the operating system, retries included: all
+/// of them in one draw, because a draw costs as much as sealing a value.
 pub(crate) struct Salts {
-    draw: SecretKey,
-    expand: Option<Hkdf<Sha256>>,
-    next: u64,
+    left: Vec<[u8; 16]>,
 }
 
 impl Salts {
-    pub(crate) fn draw(events: usize) -> Result<Self> {
-        let draw = random::key()?;
-        let expand = if events > 1 {
-            Some(Hkdf::from_prk(draw.expose()).map_err(|_| Error::Keys(KeyFault::Cryptography))?)
-        } else {
-            None
-        };
-        Ok(Self { draw, expand, next: 0 })
+    pub(crate) fn draw(documents: usize) -> Result<Self> {
+        let mut left = vec![[0; 16]; documents];
+        random::fill(left.as_flattened_mut())?;
+        Ok(Self { left })
     }
 
+    /// A salt that was not used before. If there are more documents than the caller said, it is drawn now.
     pub(crate) fn next(&mut self) -> Result<[u8; 16]> {
-        let mut salt = [0; 16];
-        match &self.expand {
-            Some(hkdf) => {
-                let info: [&[u8]; 2] = [b"eventseal/v1/salt", &self.next.to_be_bytes()];
-                hkdf.expand_multi_info(&info, &mut salt).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        match self.left.pop() {
+            Some(salt) => Ok(salt),
+            None => {
+                let mut salt = [0; 16];
+                random::fill(&mut salt)?;
+                Ok(salt)
             }
-            // Without derivation, a second salt would be equal to the first.
-            None if self.next > 0 => return Err(Error::Keys(KeyFault::Random)),
-            None => salt.copy_from_slice(&self.draw.expose()[..16]),
         }
-        self.next += 1;
-        Ok(salt)
     }
 }
 
@@ -358,13 +354,13 @@ mod tests {
 
     #[test]
     fn salts_differ_within_a_call_and_between_calls() {
-        let mut many = Salts::draw(3).unwrap();
-        let mut salts = vec![many.next().unwrap(), many.next().unwrap(), many.next().unwrap()];
-        let mut one = Salts::draw(1).unwrap();
-        salts.push(one.next().unwrap());
-        salts.push(Salts::draw(1).unwrap().next().unwrap());
-        let distinct: std::collections::HashSet<_> = salts.iter().collect();
-        assert_eq!(distinct.len(), 5);
-        assert!(one.next().is_err(), "one unexpanded draw must not be used twice");
+        let mut distinct = std::collections::HashSet::from([[0; 16]]);
+        for documents in [0, 1, 3, 1_000] {
+            let mut salts = Salts::draw(documents).unwrap();
+            // More than were asked for: none is used twice, and none is what a buffer is filled with.
+            for _ in 0..documents + 2 {
+                assert!(distinct.insert(salts.next().unwrap()));
+            }
+        }
     }
 }

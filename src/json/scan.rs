@@ -6,15 +6,20 @@
 //!
 //! [RFC 8259]: https://www.rfc-editor.org/rfc/rfc8259
 
+mod children;
+mod cursor;
 mod grammar;
 mod locate;
 mod members;
+mod strings;
 
-pub(crate) use grammar::unescape;
 pub(crate) use locate::locate;
+pub(crate) use strings::unescape;
 
 use crate::error::{Error, EventFault};
 use crate::json::pointer::{Bound, JsonPointer, Pattern, array_index};
+use crate::json::scan::children::{Seen, find};
+use crate::json::scan::cursor::{Cursor, Read};
 use crate::json::wanted::{Node, Target, Wanted};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -74,6 +79,8 @@ pub(crate) struct Scan {
     /// The wanted places, in the order of the document.
     pub(crate) hits: Vec<Hit>,
     pub(crate) seal: Option<SealMember>,
+    /// Where the value of the root's last member `$sealed` stands.
+    pub(crate) whole: Option<Span>,
     /// The position just behind the opening brace of the root. `None` if the root is not an object.
     pub(crate) body: Option<usize>,
     /// How many members the root has, the one with the header included.
@@ -125,23 +132,15 @@ pub(crate) fn scan(text: &[u8], wanted: &Wanted) -> Result<Scan, ScanError> {
     if let Err(error) = std::str::from_utf8(text) {
         return Err(ScanError::Syntax { offset: error.valid_up_to(), problem: "not UTF-8" });
     }
-    let mut scanner = Scanner { text, at: 0, depth: 0, wanted, bound: Vec::new(), found: Scan::default() };
-    scanner.white_space();
-    match (wanted.nodes.is_empty(), scanner.peek()) {
-        (true, Some(b'{')) => scanner.object(None, true)?,
-        (true, _) => scanner.skip_value()?,
-        (false, _) => scanner.node(0, true)?,
+    let mut scanner = Scanner::new(text, wanted);
+    match scanner.document() {
+        Ok(()) => Ok(scanner.found),
+        Err(error) => Err(*error),
     }
-    scanner.white_space();
-    if scanner.at < text.len() {
-        return scanner.fail("something follows the document");
-    }
-    Ok(scanner.found)
 }
 
 struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
+    here: Cursor<'a>,
     depth: usize,
     wanted: &'a Wanted,
     bound: Vec<Bound>,
@@ -149,8 +148,23 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(text: &'a [u8], wanted: &'a Wanted) -> Self {
+        Self { here: Cursor::new(text), depth: 0, wanted, bound: Vec::new(), found: Scan::default() }
+    }
+
+    fn document(&mut self) -> Read {
+        let first = self.here.space();
+        match (self.wanted.nodes.is_empty(), first) {
+            (true, b'{') => self.object(None, true)?,
+            (true, _) => self.skip_value()?,
+            (false, _) => self.node(0, true)?,
+        }
+        self.here.space();
+        if self.here.is_at_end() { Ok(()) } else { self.here.fail("something follows the document") }
+    }
+
     /// Reads a value. `node` says what is wanted at or below it.
-    fn value(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+    fn value(&mut self, node: Option<usize>) -> Read {
         match node {
             Some(id) => self.node(id, false),
             None => self.skip_value(),
@@ -159,29 +173,35 @@ impl<'a> Scanner<'a> {
 
     /// Reads a value at which, or below which, something is wanted. Checks that its shape allows the wanted fields
     /// below it.
-    fn node(&mut self, id: usize, is_root: bool) -> Result<(), ScanError> {
+    fn node(&mut self, id: usize, is_root: bool) -> Read {
         let wanted: &'a Wanted = self.wanted;
         let node = &wanted.nodes[id];
-        let start = self.at;
+        let start = self.here.at();
         let hit = self.found.hits.len();
-        for target in [node.field.map(Target::Field), node.capture.map(Target::Capture)].into_iter().flatten() {
+        let mut mark = |target| {
             self.found.hits.push(Hit { target, bound: self.bound.clone(), span: Span { start, end: start } });
+        };
+        if let Some(index) = node.field {
+            mark(Target::Field(index));
+        }
+        if let Some(index) = node.capture {
+            mark(Target::Capture(index));
         }
         let marked = self.found.hits.len();
         if marked > MAX_HITS {
-            return Err(ScanError::TooMany);
+            return Err(ScanError::TooMany.into());
         }
         if node.children.is_empty() && node.each.is_none() && node.member.is_none() {
             self.skip_value()?;
         } else {
-            match self.peek() {
-                Some(b'{') => {
+            match self.here.peek() {
+                b'{' => {
                     if node.each.is_some_and(|each| wanted.nodes[each].leads_to_field) {
                         return self.misshapen(node, "an array");
                     }
                     self.object(Some(id), is_root)?;
                 }
-                Some(b'[') => {
+                b'[' => {
                     let named = |(name, child): &(Box<str>, usize)| {
                         wanted.nodes[*child].leads_to_field && array_index(name).is_none()
                     };
@@ -191,7 +211,7 @@ impl<'a> Scanner<'a> {
                     }
                     self.array(Some(id))?;
                 }
-                Some(b'n') => self.skip_value()?,
+                b'n' => self.skip_value()?,
                 _ => {
                     self.skip_value()?;
                     let below =
@@ -205,78 +225,83 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        let end = self.at;
+        let end = self.here.at();
         for hit in &mut self.found.hits[hit..marked] {
             hit.span.end = end;
         }
         Ok(())
     }
 
-    fn object(&mut self, node: Option<usize>, is_root: bool) -> Result<(), ScanError> {
+    fn object(&mut self, node: Option<usize>, is_root: bool) -> Read {
         self.enter()?;
         if is_root {
-            self.found.body = Some(self.at);
+            self.found.body = Some(self.here.at());
         }
         let wanted: &'a Wanted = self.wanted;
-        let children = node.map_or(&[][..], |id| &wanted.nodes[id].children);
-        let any_member = node.and_then(|id| wanted.nodes[id].member);
-        let mut seen = Seen::new(children.len());
-        let mut names = HashSet::new();
+        let node = node.map(|id| &wanted.nodes[id]);
+        let any_member = node.and_then(|node| node.member);
+        let mut seen = Seen::new(node.map_or(0, |node| node.children.len()));
+        let mut names = None;
         let mut comma_before = None;
-        self.white_space();
-        if self.peek() == Some(b'}') {
+        if self.here.space() == b'}' {
             return self.leave();
         }
         loop {
-            let start = self.at;
-            let name = self.member()?;
-            let value_start = self.at;
+            let start = self.here.at();
+            let name = self.member()?.plain();
+            let value_start = self.here.at();
             let is_seal = is_root && name.as_deref() == Some(SEAL_MEMBER.as_bytes());
             if is_seal && self.found.seal.is_some() {
-                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") });
+                return Err(ScanError::Duplicate { place: format!("/{SEAL_MEMBER}") }.into());
             }
-            match (name.as_deref().and_then(|name| find(children, name)), any_member) {
-                (Some(index), _) => {
-                    let child = children[index].1;
+            match (node.zip(name.as_deref()).and_then(|(node, name)| find(node, name)), any_member) {
+                (Some((index, child)), _) => {
                     if !seen.insert(index) {
-                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) });
+                        return Err(ScanError::Duplicate { place: self.place(&wanted.nodes[child]) }.into());
                     }
                     self.value(Some(child))?;
                 }
-                (None, Some(member)) => self.any_member(start, name.as_deref(), member, &mut names)?,
+                (None, Some(member)) => {
+                    self.any_member(start, name.as_deref(), member, names.get_or_insert_with(HashSet::new))?;
+                }
                 (None, None) => self.skip_value()?,
             }
-            let value = Span { start: value_start, end: self.at };
-            self.white_space();
+            let value = Span { start: value_start, end: self.here.at() };
+            let next = self.here.space();
             if is_root {
                 self.found.members += 1;
-            }
-            if is_seal {
-                let cut = match (self.peek(), comma_before) {
-                    (Some(b','), _) => Span { start, end: self.at + 1 },
-                    (_, Some(before)) => Span { start: before, end: value.end },
-                    (_, None) => Span { start, end: value.end },
-                };
-                self.found.seal = Some(SealMember { cut, value });
-            }
-            match self.peek() {
-                Some(b',') => {
-                    comma_before = Some(self.at);
-                    self.at += 1;
-                    self.white_space();
+                if is_seal {
+                    self.found.seal = Some(SealMember { cut: self.cut(start, value, comma_before), value });
+                } else if name.as_deref() == Some(WHOLE_MEMBER.as_bytes()) {
+                    self.found.whole = Some(value);
                 }
-                Some(b'}') => return self.leave(),
-                _ => return self.fail("',' or '}' is expected"),
+            }
+            match next {
+                b',' => {
+                    comma_before = Some(self.here.at());
+                    self.here.pass();
+                    self.here.space();
+                }
+                b'}' => return self.leave(),
+                _ => return self.here.fail("',' or '}' is expected"),
             }
         }
     }
 
-    fn array(&mut self, node: Option<usize>) -> Result<(), ScanError> {
+    /// What must be cut out to remove the member that begins at `start`, at whose end the scanner is.
+    fn cut(&self, start: usize, value: Span, comma_before: Option<usize>) -> Span {
+        match (self.here.peek(), comma_before) {
+            (b',', _) => Span { start, end: self.here.at() + 1 },
+            (_, Some(before)) => Span { start: before, end: value.end },
+            (_, None) => Span { start, end: value.end },
+        }
+    }
+
+    fn array(&mut self, node: Option<usize>) -> Read {
         self.enter()?;
         let wanted: &'a Wanted = self.wanted;
         let node = node.map(|id| &wanted.nodes[id]);
-        self.white_space();
-        if self.peek() == Some(b']') {
+        if self.here.space() == b']' {
             return self.leave();
         }
         let mut index = 0_u32;
@@ -295,21 +320,20 @@ impl<'a> Scanner<'a> {
                 (None, child) => self.value(child)?,
             }
             index = index.saturating_add(1);
-            self.white_space();
-            match self.peek() {
-                Some(b',') => {
-                    self.at += 1;
-                    self.white_space();
+            match self.here.space() {
+                b',' => {
+                    self.here.pass();
+                    self.here.space();
                 }
-                Some(b']') => return self.leave(),
-                _ => return self.fail("',' or ']' is expected"),
+                b']' => return self.leave(),
+                _ => return self.here.fail("',' or ']' is expected"),
             }
         }
     }
 
     /// The error for a value whose shape does not allow the wanted fields below it.
-    fn misshapen(&self, node: &Node, expected: &'static str) -> Result<(), ScanError> {
-        Err(ScanError::Shape { place: self.place(node), expected })
+    fn misshapen(&self, node: &Node, expected: &'static str) -> Read {
+        Err(ScanError::Shape { place: self.place(node), expected }.into())
     }
 
     /// The place of a node, in the elements and members that are being read.
@@ -322,39 +346,6 @@ impl<'a> Scanner<'a> {
         }
         way.reverse();
         Pattern::from_tokens(way).at(&self.bound)
-    }
-}
-
-/// Which children of a node an object has had so far.
-enum Seen {
-    Few(u64),
-    Many(Vec<bool>),
-}
-
-impl Seen {
-    fn new(children: usize) -> Self {
-        if children <= 64 { Self::Few(0) } else { Self::Many(vec![false; children]) }
-    }
-
-    /// Returns false if the child was there already.
-    fn insert(&mut self, index: usize) -> bool {
-        match self {
-            Self::Few(bits) => {
-                let bit = 1 << index;
-                let new = *bits & bit == 0;
-                *bits |= bit;
-                new
-            }
-            Self::Many(seen) => !std::mem::replace(&mut seen[index], true),
-        }
-    }
-}
-
-fn find(children: &[(Box<str>, usize)], name: &[u8]) -> Option<usize> {
-    if children.len() <= 8 {
-        children.iter().position(|(known, _)| known.as_bytes() == name)
-    } else {
-        children.binary_search_by(|(known, _)| known.as_bytes().cmp(name)).ok()
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Node {
     /// The children by the name of the next step, sorted by name.
     pub(crate) children: Vec<(Box<str>, usize)>,
+    /// One bit for each child: [`bit_of`] its name. Most names that are not wanted have another one.
+    pub(crate) bits: u64,
     /// Those children whose names are array indexes, sorted by index.
     pub(crate) elements: Vec<(u32, usize)>,
     /// The child for a `*`.
@@ -65,6 +67,7 @@ impl Wanted {
             Token::Name(name) => match node.children.binary_search_by(|(known, _)| (**known).cmp(name)) {
                 Ok(at) => node.children[at].1,
                 Err(at) => {
+                    node.bits |= bit_of(name.as_bytes());
                     node.children.insert(at, (name.as_str().into(), new));
                     if let Some(index) = array_index(name) {
                         let at = node.elements.partition_point(|(known, _)| *known < index);
@@ -79,4 +82,10 @@ impl Wanted {
         }
         found
     }
+}
+
+/// A bit that stands for the length and the first byte of a name.
+#[inline]
+pub(crate) fn bit_of(name: &[u8]) -> u64 {
+    1 << ((name.len() + usize::from(name.first().copied().unwrap_or_default())) % 64)
 }

@@ -86,6 +86,16 @@ pub(crate) struct Entry {
     pointer: Span,
 }
 
+/// What the entries of a header use a key for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    Unused,
+    /// For void places only.
+    Void,
+    /// Something is sealed under it, so the header has a commitment to it.
+    Seals,
+}
+
 /// A parsed header.
 #[derive(Debug)]
 pub(crate) struct Header {
@@ -93,8 +103,8 @@ pub(crate) struct Header {
     pub(crate) integrity_key: KeyId,
     pub(crate) keys: Vec<KeyId>,
     pub(crate) entries: Vec<Entry>,
-    /// For each key: is something sealed under it?
-    sealing: Vec<bool>,
+    /// What each key is used for.
+    uses: Vec<Use>,
     /// The whole header.
     bytes: Vec<u8>,
     /// The length of the core.
@@ -116,7 +126,8 @@ impl Header {
 
     /// The place of an entry: a concrete JSON Pointer.
     pub(crate) fn pointer(&self, entry: Entry) -> &str {
-        pointer_in(&self.bytes, entry)
+        // UTF-8 was checked when the entry was read.
+        std::str::from_utf8(entry.pointer.of(&self.bytes)).unwrap_or_default()
     }
 
     pub(crate) fn tag(&self) -> &[u8] {
@@ -125,7 +136,7 @@ impl Header {
 
     /// The commitments, each with the index of its key.
     pub(crate) fn commitments(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let sealing = (0..self.keys.len()).filter(|key| self.sealing[*key]);
+        let sealing = (0..self.keys.len()).filter(|key| self.uses[*key] == Use::Seals);
         sealing.zip(self.bytes[self.core + TAG..].chunks_exact(COMMITMENT))
     }
 
@@ -164,43 +175,50 @@ impl Header {
         }
         let entries = (0..entry_count).map(|_| read.entry(key_count)).collect::<Result<Vec<_>, _>>()?;
         let core = read.at;
-        let pointers = || entries.iter().map(|entry| pointer_in(&bytes, *entry));
+        let pointers = || entries.iter().map(|entry| entry.pointer.of(&bytes));
         let shape_is_right = match (document, mode) {
             // One entry for each key, in the order of the keys.
             (Document::Snapshot, Mode::Whole) => {
-                entries.iter().map(|entry| usize::from(entry.key)).eq(0..keys.len()) && pointers().all(str::is_empty)
+                entries.iter().map(|entry| usize::from(entry.key)).eq(0..keys.len()) && pointers().all(<[u8]>::is_empty)
             }
             (Document::Snapshot, Mode::Fields) => false,
-            (_, Mode::Whole) => pointers().eq([""]),
-            (_, Mode::Fields) => {
-                pointers().all(|pointer| !matches!(pointer.split('/').nth(1), None | Some(SEAL_MEMBER)))
-                    && all_distinct(pointers())
-            }
+            (_, Mode::Whole) => pointers().eq([b""]),
+            (_, Mode::Fields) => pointers().all(is_in_document) && all_distinct(pointers()),
         };
-        let (mut used, mut sealing) = (vec![false; keys.len()], vec![false; keys.len()]);
+        let mut uses = vec![Use::Unused; keys.len()];
         for entry in &entries {
-            used[usize::from(entry.key)] = true;
-            sealing[usize::from(entry.key)] |= entry.kind == EntryKind::Sealed;
+            let known = &mut uses[usize::from(entry.key)];
+            *known = (*known).max(if entry.kind == EntryKind::Sealed { Use::Seals } else { Use::Void });
         }
-        let commitments = sealing.iter().filter(|seals| **seals).count();
+        let commitments = uses.iter().filter(|known| **known == Use::Seals).count();
         if !shape_is_right
-            || used.contains(&false)
+            || uses.contains(&Use::Unused)
             || !all_distinct(keys.iter())
             || bytes.len() != core + TAG + commitments * COMMITMENT
         {
             return Err(HeaderError::Malformed);
         }
-        Ok(Self { mode, integrity_key, keys, entries, sealing, bytes, core })
+        Ok(Self { mode, integrity_key, keys, entries, uses, bytes, core })
     }
 }
 
-fn pointer_in(bytes: &[u8], entry: Entry) -> &str {
-    // UTF-8 was checked when the entry was read.
-    std::str::from_utf8(entry.pointer.of(bytes)).unwrap_or_default()
+/// Does a pointer lead to a place of the document, and not to the header or into it?
+fn is_in_document(pointer: &[u8]) -> bool {
+    let step = pointer.split(|byte| *byte == b'/').nth(1);
+    step.is_some_and(|step| step != SEAL_MEMBER.as_bytes())
 }
 
-fn all_distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {
-    let mut items: Vec<T> = items.into_iter().collect();
+fn all_distinct<T: Ord>(items: impl Iterator<Item = T> + Clone) -> bool {
+    const FEW: usize = 8;
+    let mut rest = items.clone();
+    if items.clone().nth(FEW).is_none() {
+        // This needs no memory, and hardly any time.
+        return items.into_iter().all(|item| {
+            rest.next();
+            rest.clone().all(|other| other != item)
+        });
+    }
+    let mut items: Vec<T> = items.collect();
     items.sort_unstable();
     items.windows(2).all(|pair| pair[0] != pair[1])
 }

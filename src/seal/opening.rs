@@ -10,10 +10,10 @@ use crate::crypto::primitives::Transcript;
 use crate::crypto::primitives::{DataKey, EventKey, GCM_TAG, PAD};
 use crate::error::{Error, EventFault, Result};
 use crate::event::EventRef;
-use crate::json::pointer::{JsonPointer, Pattern, Token};
+use crate::json::pointer::JsonPointer;
 use crate::json::scan::Span;
-use crate::json::scan::{Scan, ScanError, SealMember, WHOLE_MEMBER, locate, scan};
-use crate::json::wanted::{Target, Wanted};
+use crate::json::scan::{Scan, ScanError, SealMember, locate, scan};
+use crate::json::wanted::Target;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::seal::binding::Binding;
 use crate::seal::detect::{begins_sealed, may_hold_header};
@@ -140,7 +140,7 @@ impl<'a> Closed<'a> {
                 let pointers: Vec<&str> = header.entries.iter().map(|entry| header.pointer(*entry)).collect();
                 locate(payload, &pointers)
             }),
-            Mode::Whole if found.members == 2 => locate_whole(payload),
+            Mode::Whole if found.members == 2 => found.whole.map(|value| vec![value]),
             Mode::Whole => None,
         };
         let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
@@ -177,7 +177,6 @@ impl<'a> Closed<'a> {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
         }
         let mut out = Vec::with_capacity(self.event.text.len());
-        let mut buffer = Vec::new();
         let mut redacted = Vec::new();
         let mut copied = 0;
         let whole = self.header.mode == Mode::Whole;
@@ -195,19 +194,17 @@ impl<'a> Closed<'a> {
             let owner = &authentic.owners[key];
             match (&authentic.keys[key], owner.is_shredded, entry.kind) {
                 (Some(event_key), _, EntryKind::Sealed) => {
-                    read_token(value, &mut buffer).ok_or_else(|| tampered("a sealed value is not base64url"))?;
+                    let start = out.len();
+                    read_token(value, &mut out).ok_or_else(|| tampered("a sealed value is not base64url"))?;
                     #[allow(clippy::cast_possible_truncation, reason = "below MAX_ENTRIES")]
                     let length = event_key
-                        .open(index as u16, pointer, &mut buffer)
+                        .open(index as u16, pointer, &mut out[start..])
                         .ok_or_else(|| tampered("a sealed value is not authentic"))?;
-                    out.extend_from_slice(&buffer[..length]);
+                    out.truncate(start + length);
                     continue;
                 }
                 (None, true, EntryKind::Sealed) => {
-                    let shaped = read_token(value, &mut buffer).is_some()
-                        && buffer.len() > GCM_TAG
-                        && (buffer.len() - GCM_TAG).is_multiple_of(PAD);
-                    if !shaped {
+                    if !is_shaped(value) {
                         return Err(tampered("a sealed value is malformed"));
                     }
                 }
@@ -244,17 +241,18 @@ impl<'a> Closed<'a> {
     /// shredded or disabled key, and the error would speak of that key instead of the forgery.
     fn authenticate(&self, namespace: &Namespace, keys: &Keys) -> Result<Authentic> {
         let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
-        let event_keys = self.check_commitments(&transcript, keys)?;
+        let statuses: Vec<Option<&KeyStatus>> = self.header.keys.iter().map(|key_id| keys.get(key_id)).collect();
+        let event_keys = self.check_commitments(&transcript, &statuses)?;
         // Commitments of live keys authenticate the whole header. If a key is not live, the tag must, if the integrity
         // key is at hand.
-        let all_live = self.header.keys.iter().all(|key_id| matches!(keys.get(key_id), Some(KeyStatus::Live { .. })));
+        let all_live = statuses.iter().all(|status| matches!(status, Some(KeyStatus::Live { .. })));
         if !all_live && !tag_holds(&self.header, &transcript, keys) {
             return Err(Error::Event {
                 event_id: self.event.event_id,
                 fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
             });
         }
-        Ok(Authentic { keys: event_keys, owners: self.check_states(keys)? })
+        Ok(Authentic { keys: event_keys, owners: self.check_states(&statuses, keys)? })
     }
 
     /// Checks the header's tag, even if all keys are live and their commitments authenticate the header. Otherwise a
@@ -279,12 +277,16 @@ impl<'a> Closed<'a> {
 
     /// The event keys of the live keys under which something is sealed. Each one is checked against its commitment in
     /// this header.
-    fn check_commitments(&self, transcript: &Transcript, keys: &Keys) -> Result<Vec<Option<EventKey>>> {
+    fn check_commitments(
+        &self,
+        transcript: &Transcript,
+        statuses: &[Option<&KeyStatus>],
+    ) -> Result<Vec<Option<EventKey>>> {
         let tampered =
             |problem| Error::Event { event_id: self.event.event_id, fault: EventFault::Tampered { problem } };
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
         for (index, commitment) in self.header.commitments() {
-            if let Some(KeyStatus::Live { scope, key }) = keys.get(&self.header.keys[index]) {
+            if let Some(KeyStatus::Live { scope, key }) = statuses[index] {
                 if scope.is_reserved() {
                     return Err(tampered("the header names an integrity key as a data key"));
                 }
@@ -301,11 +303,11 @@ impl<'a> Closed<'a> {
 
     /// For each key of the header: the scope that it belongs to, and whether it is live or shredded. Any other state is
     /// an error.
-    fn check_states(&self, keys: &Keys) -> Result<Vec<KeyOwner>> {
+    fn check_states(&self, statuses: &[Option<&KeyStatus>], keys: &Keys) -> Result<Vec<KeyOwner>> {
         let event_id = self.event.event_id;
-        let mut owners = Vec::with_capacity(self.header.keys.len());
-        for key_id in &self.header.keys {
-            let (scope, is_shredded) = match keys.get(key_id) {
+        let mut owners = Vec::with_capacity(statuses.len());
+        for (key_id, status) in self.header.keys.iter().zip(statuses) {
+            let (scope, is_shredded) = match status {
                 None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id: *key_id } }),
                 Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
                 Some(KeyStatus::Disabled { scope }) => return Err(Error::Disabled { scope: scope.clone() }),
@@ -330,6 +332,14 @@ impl<'a> Closed<'a> {
         }
         Ok(owners)
     }
+}
+
+/// Can this be a sealed value? It can't be authenticated any more.
+fn is_shaped(value: &[u8]) -> bool {
+    let mut ciphertext = Vec::new();
+    read_token(value, &mut ciphertext).is_some()
+        && ciphertext.len() > GCM_TAG
+        && (ciphertext.len() - GCM_TAG).is_multiple_of(PAD)
 }
 
 /// Is the tag right, as far as this can be told? If the integrity key is not at hand, the answer is yes, and whoever
@@ -368,12 +378,4 @@ fn in_order(plan: &Plan, header: &Header, found: &Scan) -> Option<Vec<Span>> {
             same.then_some(hit.span)
         })
         .collect()
-}
-
-/// The value of the member `$sealed`.
-fn locate_whole(payload: &[u8]) -> Option<Vec<Span>> {
-    let mut wanted = Wanted::default();
-    wanted.add(&Pattern::from_tokens(vec![Token::Name(WHOLE_MEMBER.to_owned())]), Target::Field(0));
-    let found = scan(payload, &wanted).ok()?;
-    found.hits.first().map(|hit| vec![hit.span])
 }

@@ -170,18 +170,23 @@ impl<'a> Draft<'a> {
             draft.push_void(span, "".into(), *key_id)?;
             return Ok(draft);
         }
-        let found = match scan(payload, &plan.to_seal) {
-            Ok(found) => found,
-            // A wholly protected payload may be any bytes, unless the subject must be read out of it.
-            Err(error) => match refuse_append(event_id, error) {
-                error @ Error::Event { fault: EventFault::ReservedMember, .. } => return Err(error),
+        // A wholly protected payload may be any bytes, unless the subject must be read out of it or it may be sealed.
+        let names_subject = matches!(field.owner, FieldOwner::Subject { .. });
+        let found = if !names_subject && !may_hold_header(payload) {
+            Scan::default()
+        } else {
+            match scan(payload, &plan.to_seal).map_err(|error| refuse_append(event_id, error)) {
+                Ok(found) => found,
+                Err(error @ Error::Event { fault: EventFault::ReservedMember, .. }) => return Err(error),
                 // A payload that can't be scanned to its end may be a sealed one.
-                error @ Error::Event { fault: EventFault::LimitExceeded { .. }, .. } if may_hold_header(payload) => {
+                Err(error @ Error::Event { fault: EventFault::LimitExceeded { .. }, .. })
+                    if may_hold_header(payload) =>
+                {
                     return Err(error);
                 }
-                _ if !matches!(field.owner, FieldOwner::Subject { .. }) => Scan::default(),
-                error => return Err(error),
-            },
+                Err(_) if !names_subject => Scan::default(),
+                Err(error) => return Err(error),
+            }
         };
         if found.seal.is_some() {
             return Err(Error::Event { event_id, fault: EventFault::ReservedMember });

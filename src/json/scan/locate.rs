@@ -4,7 +4,7 @@
 //! them. So no tree is built: the sorted pointers serve as one, and a pointer is followed only as far as the document
 //! goes.
 
-use super::{Scan, Scanner, Span};
+use super::{Scanner, Span};
 use crate::json::pointer::{array_index, push_escaped};
 use crate::json::wanted::Wanted;
 use std::cmp::Ordering;
@@ -17,9 +17,9 @@ pub(crate) fn locate(text: &[u8], pointers: &[&str]) -> Option<Vec<Span>> {
     order.sort_unstable_by(|a, b| by_steps(pointers[*a], pointers[*b]));
     let sorted: Vec<&str> = order.iter().map(|index| pointers[*index]).collect();
     let nothing = Wanted::default();
-    let scanner = Scanner { text, at: 0, depth: 0, wanted: &nothing, bound: Vec::new(), found: Scan::default() };
-    let mut locator = Locator { scanner, pointers: &sorted, spans: vec![None; sorted.len()] };
-    locator.scanner.white_space();
+    let mut locator =
+        Locator { scanner: Scanner::new(text, &nothing), pointers: &sorted, spans: vec![None; sorted.len()] };
+    locator.scanner.here.space();
     locator.value(0..sorted.len(), 0)?;
     let mut spans = vec![Span { start: 0, end: 0 }; sorted.len()];
     for (index, span) in order.into_iter().zip(locator.spans) {
@@ -38,7 +38,7 @@ struct Locator<'a> {
 impl<'a> Locator<'a> {
     /// Reads a value to which, or through which, the pointers in `range` lead. Their first `at` bytes are the same.
     fn value(&mut self, mut range: Range<usize>, at: usize) -> Option<()> {
-        let start = self.scanner.at;
+        let start = self.scanner.here.at();
         let target = range.start;
         let is_target = self.pointers.get(target).is_some_and(|pointer| pointer.len() == at);
         if is_target {
@@ -47,14 +47,14 @@ impl<'a> Locator<'a> {
         if range.is_empty() {
             self.scanner.skip_value().ok()?;
         } else {
-            match self.scanner.peek() {
-                Some(b'{') => self.object(range, at)?,
-                Some(b'[') => self.array(range, at)?,
+            match self.scanner.here.peek() {
+                b'{' => self.object(range, at)?,
+                b'[' => self.array(range, at)?,
                 _ => return None,
             }
         }
         if is_target {
-            self.spans[target] = Some(Span { start, end: self.scanner.at });
+            self.spans[target] = Some(Span { start, end: self.scanner.here.at() });
         }
         Some(())
     }
@@ -62,13 +62,12 @@ impl<'a> Locator<'a> {
     fn object(&mut self, range: Range<usize>, at: usize) -> Option<()> {
         let steps = self.steps(range.clone(), at);
         self.scanner.enter().ok()?;
-        self.scanner.white_space();
         let mut missing = range.len();
-        if self.scanner.peek() == Some(b'}') {
+        if self.scanner.here.space() == b'}' {
             return None;
         }
         loop {
-            let name = self.scanner.member().ok()?;
+            let name = self.scanner.member().ok()?.plain();
             let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
             let wanted = name.map_or(0..0, |name| named(&steps, name));
             if wanted.is_empty() {
@@ -79,13 +78,12 @@ impl<'a> Locator<'a> {
                 missing -= wanted.len();
                 self.step(wanted, at)?;
             }
-            self.scanner.white_space();
-            match self.scanner.peek() {
-                Some(b',') => self.scanner.at += 1,
-                Some(b'}') if missing == 0 => return self.scanner.leave().ok(),
+            match self.scanner.here.space() {
+                b',' => self.scanner.here.pass(),
+                b'}' if missing == 0 => return self.scanner.leave().ok(),
                 _ => return None,
             }
-            self.scanner.white_space();
+            self.scanner.here.space();
         }
     }
 
@@ -96,19 +94,18 @@ impl<'a> Locator<'a> {
         wanted.sort_unstable_by_key(|(index, _)| *index);
         let mut wanted = wanted.into_iter().peekable();
         self.scanner.enter().ok()?;
-        self.scanner.white_space();
+        self.scanner.here.space();
         for index in 0_u32.. {
             match wanted.next_if(|(next, _)| *next == index) {
                 Some((_, group)) => self.step(group, at)?,
                 None => self.scanner.skip_value().ok()?,
             }
-            self.scanner.white_space();
-            match self.scanner.peek() {
-                Some(b',') => self.scanner.at += 1,
-                Some(b']') if wanted.peek().is_none() => return self.scanner.leave().ok(),
+            match self.scanner.here.space() {
+                b',' => self.scanner.here.pass(),
+                b']' if wanted.peek().is_none() => return self.scanner.leave().ok(),
                 _ => return None,
             }
-            self.scanner.white_space();
+            self.scanner.here.space();
         }
         None
     }

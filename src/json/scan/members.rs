@@ -1,5 +1,6 @@
 //! Reads the members of an object in which something of every member is wanted.
 
+use super::cursor::Read;
 use super::{ScanError, Scanner};
 use crate::json::pointer::Bound;
 use std::collections::HashSet;
@@ -14,15 +15,16 @@ impl Scanner<'_> {
         name: Option<&[u8]>,
         node: usize,
         names: &mut HashSet<Arc<str>>,
-    ) -> Result<(), ScanError> {
+    ) -> Read {
         let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else {
             // No pointer can name such a member, so its value could not be sealed.
-            return Err(ScanError::Syntax { offset, problem: "the name of a protected member is not valid Unicode" });
+            let problem = "the name of a protected member is not valid Unicode";
+            return Err(ScanError::Syntax { offset, problem }.into());
         };
         let name: Arc<str> = name.into();
         self.bound.push(Bound::Name(Arc::clone(&name)));
         if !names.insert(name) {
-            return Err(ScanError::Duplicate { place: self.place(&self.wanted.nodes[node]) });
+            return Err(ScanError::Duplicate { place: self.place(&self.wanted.nodes[node]) }.into());
         }
         self.value(Some(node))?;
         self.bound.pop();
