@@ -44,6 +44,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// the scopes, so the KMS is not asked: if a key must be opened first, this fails with
     /// [`Error::Collision`](crate::Error::Collision), and the next call opens it.
     pub(crate) async fn unexpected_keys(&self, tx: &mut Tx, scopes: &[KeyScope]) -> Result<SealingKeys> {
+        self.cache.keys.deactivate(scopes);
         Ok(self.locked_keys(tx, scopes, with_integrity(scopes), &Pinned::default()).await?.keys)
     }
 

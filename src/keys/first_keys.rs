@@ -19,8 +19,10 @@ use std::sync::Arc;
 pub(crate) enum FirstAttempt {
     /// None of the scopes was there, and now they have these keys. Nobody else sees them before the commit.
     Created(SealingKeys),
-    /// Nothing was created. These scopes were there, if the table was asked.
+    /// Nothing was created or locked. These scopes were there, if the table was asked.
     Not(Option<Vec<ScopeRecord>>),
+    /// Not all were created, and rows may be locked. So the KMS must not be asked: these keys are open.
+    Locked(Pinned),
 }
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
@@ -32,8 +34,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         scopes: &[KeyScope],
         wanted: &[KeyScope],
     ) -> Result<FirstAttempt> {
-        let is_known = |scope: &KeyScope| self.cache.keys.is_at_hand(scope) || self.has_missed(scope);
-        if !self.store.creates_at_once() || scopes.is_empty() || scopes.iter().any(is_known) {
+        let may_be_new = !scopes.is_empty() && !scopes.iter().any(|scope| self.cache.keys.is_at_hand(scope));
+        // The integrity key must be open, and so must whatever an earlier call missed.
+        let is_open = self.cache.keys.is_at_hand(&KeyScope::integrity());
+        let is_open = is_open && !wanted.iter().any(|scope| self.has_missed(scope));
+        if !may_be_new || !is_open || !self.store.creates_at_once() {
             return Ok(FirstAttempt::Not(None));
         }
         let Some(namespace) = self.namespace.get() else { return Ok(FirstAttempt::Not(None)) };
@@ -48,16 +53,20 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             keys.push(self.make_key(scope, 1, &active)?);
             keks.insert(partition, (record, kek));
         }
-        let expected: Vec<KekRecord> = keks.values().map(|(record, _)| record.clone()).collect();
+        let mut expected: Vec<KekRecord> = keks.values().map(|(record, _)| record.clone()).collect();
+        expected.sort_unstable_by_key(|record| record.kek_id);
         let first = FirstKeys { namespace, scopes: wanted, keys: &keys, keks: &expected };
-        let FirstKeysCreated { created, known } = self.store.create_if_new(tx, &first).await?;
-        let integrity = known.iter().find(|record| record.scope.is_integrity()).cloned();
-        let integrity = integrity.map(check_and_take).transpose()?.flatten();
-        let Some((_, integrity)) = integrity.filter(|_| created) else { return Ok(FirstAttempt::Not(Some(known))) };
+        let FirstKeysCreated { created, locked, known } = self.store.create_if_new(tx, &first).await?;
         let pinned = Pinned {
             keks: keks.into_values().map(|(record, kek)| (record.kek_id, kek)).collect(),
             ..Pinned::default()
         };
+        if !created {
+            return Ok(if locked { FirstAttempt::Locked(pinned) } else { FirstAttempt::Not(Some(known)) });
+        }
+        let integrity = known.into_iter().find(|record| record.scope.is_integrity());
+        let integrity = integrity.map(check_and_take).transpose()?.flatten();
+        let Some((_, integrity)) = integrity else { return Ok(FirstAttempt::Locked(pinned)) };
         let ids: Vec<_> = keys.iter().map(|key| key.key_id).collect();
         let integrity_id = integrity.key_id;
         let rows: Vec<DataKeyRecord> = keys.into_iter().map(DataKeyRecord::from).chain([integrity]).collect();

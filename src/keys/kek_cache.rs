@@ -60,9 +60,10 @@ impl KekCache {
 
     /// The key, and the row for which the KMS was asked.
     pub(crate) fn opened(&self, kek_id: KekId) -> Option<(KekRecord, Arc<Kek>)> {
-        let kek = self.get(kek_id)?;
-        let record = lock(&self.entries).get(&kek_id)?.asked.clone();
-        Some((record, kek))
+        let entries = lock(&self.entries);
+        let entry = entries.get(&kek_id)?;
+        let answer = entry.answer.get().filter(|answer| answer.is_fresh(Instant::now()))?;
+        Some((entry.asked.clone(), Arc::clone(answer.kek.as_ref().ok()?)))
     }
 
     /// The answer that is known without asking the KMS: the key, or a failure of a moment ago.

@@ -158,6 +158,14 @@ impl KeyCache {
         active.collect()
     }
 
+    /// Forgets under which keys these scopes sealed. One of them is not the active key any more.
+    pub(crate) fn deactivate<'s>(&self, scopes: impl IntoIterator<Item = &'s KeyScope>) {
+        let mut cached = lock(&self.0);
+        for scope in scopes {
+            cached.active.pop(scope);
+        }
+    }
+
     /// Is the key cached under which the scope sealed when it was last looked at?
     pub(crate) fn is_at_hand(&self, scope: &KeyScope) -> bool {
         let cached = lock(&self.0);

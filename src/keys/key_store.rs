@@ -100,7 +100,7 @@ pub trait KeyStore: Send + Sync {
 
     /// Reads these scopes as [`scopes`](Self::scopes) does without locks, and creates those that own the keys, with
     /// their keys, in the same statement. It creates all of them or none: all if
-    /// - the table has none of the scopes that own the keys,
+    /// - the table has none of the scopes that own the keys, no key of them, and the integrity key's scope,
     /// - the namespace is this one,
     /// - and each of the key-encryption keys is the active one of its partition, with this provider, master key and
     ///   wrapped key.
@@ -111,7 +111,7 @@ pub trait KeyStore: Send + Sync {
     /// It is called only if [`creates_at_once`](Self::creates_at_once) says so. The default creates nothing.
     async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
         let known = self.scopes(tx, first.scopes, ScopeLock::None).await?;
-        Ok(FirstKeysCreated { created: false, known })
+        Ok(FirstKeysCreated { created: false, locked: false, known })
     }
 
     /// Inserts live scopes of generation 1 without keys, in ascending order. Scopes that exist are left as they are.
@@ -163,6 +163,9 @@ pub struct FirstKeys<'k> {
 pub struct FirstKeysCreated {
     /// Have all scopes their keys now?
     pub created: bool,
+    /// If not: may this have locked or created something nevertheless? Then no KMS is asked before the transaction
+    /// ends.
+    pub locked: bool,
     /// The rows of those scopes that were there before.
     pub known: Vec<ScopeRecord>,
 }

@@ -4,7 +4,7 @@ use crate::crypto::primitives::DataKey;
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
 use crate::crypto::wrap::{BoundKey, unwrap_key, wrap_key};
-use crate::error::{Error, InputFault, KeyFault, KmsFault, Result, SetUpFault, StorageFault};
+use crate::error::{Error, InputFault, KeyFault, KmsFault, Result, SetUpFault, StorageFault, no_effect};
 use crate::event::now;
 use crate::keys::ahead::{ActiveKek, Pinned};
 use crate::keys::first_keys::FirstAttempt;
@@ -111,6 +111,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.check_log(tx).await?;
         let looked_at = match self.create_at_once(tx, scopes, &wanted).await? {
             FirstAttempt::Created(keys) => return Ok(keys),
+            FirstAttempt::Locked(pinned) => return Ok(self.locked_keys(tx, scopes, wanted, &pinned).await?.keys),
             FirstAttempt::Not(looked_at) => looked_at,
         };
         let pinned = self.open_ahead_of(tx, &wanted, looked_at).await?;
@@ -144,7 +145,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             // The scopes are inserted first, and then read again with locks: the transaction that inserted a scope
             // first creates its key.
             self.store.create_scopes(tx, &unknown).await?;
-            records.extend(self.store.scopes(tx, &unknown, ScopeLock::Share).await?);
+            let created = self.store.scopes(tx, &unknown, ScopeLock::Share).await?;
+            if created.len() < unknown.len() {
+                return Err(no_effect("creating key scopes", "key_scopes"));
+            }
+            records.extend(created);
         }
         let generations = records.iter().map(|record| (record.scope.clone(), record.generation)).collect();
         let active = self.active_or_new(tx, records, pinned).await?;

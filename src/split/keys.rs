@@ -162,7 +162,7 @@ where
 
     async fn create_if_new(&self, tx: &mut Self::Tx, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
         let known = self.scopes(tx, first.scopes, ScopeLock::None).await?;
-        Ok(FirstKeysCreated { created: false, known })
+        Ok(FirstKeysCreated { created: false, locked: false, known })
     }
 
     async fn create_scopes(&self, tx: &mut Self::Tx, scopes: &[KeyScope]) -> Result<()> {

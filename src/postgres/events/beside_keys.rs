@@ -1,14 +1,20 @@
 //! Appends and reads that check and read keys in the same statement.
 //!
 //! # The check
+//!
 //! It is the first part of an append, and the events are inserted from its row. So PostgreSQL locks the scopes, and
 //! waits for whoever holds them, before it draws a position or takes a version. Where it waited, it compares the row of
 //! the scope as the other transaction left it. Every change that takes a key away locks the row of its scope and writes
 //! it. So the row of the key may be the one in the statement's snapshot. For several scopes, the check is an aggregate
 //! over all rows, and no `EXISTS`: that would stop at the first row, and lock no other.
 //!
-//! # The read Both of its parts see one snapshot. The rows of keys come in the columns of events, because each further
-//! column costs time for every event. The rows are not sorted by the database, which would sort payloads.
+//! A statement that waited for a scope looks for known event ids in the snapshot from before. So of two appends of one
+//! event to two streams, both may pass where no unique constraint forbids it.
+//!
+//! # The read
+//!
+//! Both of its parts see one snapshot. The rows of keys come in the columns of events, because each further column
+//! costs time for every event. The rows are not sorted by the database, which would sort payloads.
 
 use super::{PostgresStore, append};
 use crate::error::Result;

@@ -129,7 +129,13 @@ statements! {
                 CROSS JOIN LATERAL (
                     SELECT FROM {key_scopes} AS s WHERE s.scope_kind = w.kind AND s.scope_id = w.id OFFSET 0
                 ) AS s
-            ) AND EXISTS (SELECT FROM {key_namespace} AS n WHERE n.namespace = $9) AS are_new
+                UNION ALL
+                SELECT FROM UNNEST((SELECT $3::text[]), (SELECT $4::text[])) AS w (kind, id)
+                CROSS JOIN LATERAL (
+                    SELECT FROM {data_keys} AS k WHERE k.scope_kind = w.kind AND k.scope_id = w.id LIMIT 1
+                ) AS k
+            ) AND EXISTS (SELECT FROM {key_namespace} AS n WHERE n.namespace = $9)
+                AND (SELECT count(*) FROM known) = 1 AS are_new
         ), usable AS MATERIALIZED (
             SELECT e.kek_id
             FROM others, UNNEST(
@@ -161,7 +167,8 @@ statements! {
             FROM new AS n JOIN created ON created.active_key_id = n.key_id
             RETURNING key_id
         )
-        SELECT known.*, (SELECT count(*) FROM keyed) FROM (SELECT) AS one LEFT JOIN known ON true"#,
+        SELECT known.*, (SELECT count(*) FROM keyed), (SELECT count(*) FROM usable)
+        FROM (SELECT) AS one LEFT JOIN known ON true"#,
     create_scopes: r#"INSERT INTO {key_scopes} (scope_kind, scope_id, state, generation)
         SELECT w.kind, w.id, 'live', 1 FROM UNNEST((SELECT $1::text[]), (SELECT $2::text[])) AS w (kind, id)
         ORDER BY w.kind COLLATE "C", w.id COLLATE "C"
@@ -204,7 +211,15 @@ statements! {
         SELECT $1::uuid, scope_kind, scope_id, $4::bigint, $5::timestamptz, $6::text, state, generation, $9::text,
             $10::timestamptz, $11::uuid, $12::text, $13::text, $14::uuid, $15::bytea
         FROM changed",
-    destroy_keys: keys::DESTROY_KEYS,
+    // The row of the scope changes with its keys, so that an append that waited for it notices, even if a shred was cut
+    // short after this statement and committed all the same.
+    destroy_keys: &format!(
+        "WITH named AS (
+            UPDATE {{key_scopes}} SET active_key_id = NULL
+            WHERE scope_kind = $1 AND scope_id = $2 AND active_key_id IS NOT NULL
+        ) {}",
+        keys::DESTROY_KEYS
+    ),
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
     history_keys: keys::HISTORY_KEYS,
     history_entries: keys::HISTORY_ENTRIES,

@@ -115,7 +115,7 @@ impl KeyStore for PostgresKeys {
     async fn create_if_new(&self, tx: &mut PgConnection, first: &FirstKeys<'_>) -> Result<FirstKeysCreated> {
         in_transaction(tx, "creating data keys")?;
         if !self.creates_at_once() {
-            return Ok(FirstKeysCreated { created: false, known: self.look(tx, first.scopes).await? });
+            return Ok(FirstKeysCreated { created: false, locked: false, known: self.look(tx, first.scopes).await? });
         }
         self.create(tx, first).await
     }
@@ -288,14 +288,14 @@ impl PostgresKeys {
             .fetch_all(tx)
             .await
             .map_err(database("creating data keys"))?;
-        let created = match rows.first() {
-            Some(row) => usize::try_from(row.number(15)?).ok() == Some(keys.len()),
-            None => false,
+        let (created, locked) = match rows.first() {
+            Some(row) => (usize::try_from(row.number(15)?).ok() == Some(keys.len()), row.number(16)? > 0),
+            None => (false, false),
         };
         // Without a known scope, there is one row without a kind.
         let known = rows.iter().map(|row| Ok(row.optional_text(8)?.map(|_| scope(row))));
         let known = known.filter_map(|row: Result<Option<Result<ScopeRecord>>>| row.transpose());
-        Ok(FirstKeysCreated { created, known: known.map(|row| row?).collect::<Result<_>>()? })
+        Ok(FirstKeysCreated { created, locked, known: known.map(|row| row?).collect::<Result<_>>()? })
     }
 
     pub(super) async fn insert(&self, tx: &mut PgConnection, keys: &[NewDataKey]) -> Result<()> {
