@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::event::now;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DestroyedKey, EntryMac, FirstKeys, KekRecord, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock, ScopeRecord,
-    ScopeState,
+    DataKeyRecord, DestroyedKey, EntryMac, FirstKeys, KekRecord, KeyStore, LogEntry, NewDataKey, ScopeAction,
+    ScopeLock, ScopeRecord, ScopeState,
 };
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -375,44 +375,47 @@ pub async fn first_keys_are_created_if_all_is_as_expected<D: Database, K: KeySto
             if with_known {
                 scopes.push(known.clone());
             }
-            let new: Vec<NewDataKey> = scopes.iter().map(|scope| key(scope, 1, kek.kek_id)).collect();
             let (mut namespace, mut kek) = (namespace.clone(), kek.clone());
             change(&mut namespace, &mut kek);
-            let wanted: Vec<KeyScope> = scopes.iter().cloned().chain([KeyScope::integrity()]).collect();
-            let first =
-                FirstKeys { namespace: &namespace, scopes: &wanted, keys: &new, keks: std::slice::from_ref(&kek) };
-            let mut transaction = must(db.begin().await, "begin");
-            let tx = db.tx(&mut transaction);
-            let before = must(keys.scopes(tx, &wanted, ScopeLock::None).await, "scopes");
-            let made = must(keys.create_if_new(tx, &first).await, "create_if_new");
             let expected = keys.creates_at_once() && fits && !with_known;
-            assert_eq!(made.created, expected, "were keys created, if {what} (with a known scope: {with_known})?");
-            let names = |records: &[ScopeRecord]| {
-                let mut names: Vec<KeyScope> = records.iter().map(|record| record.scope.clone()).collect();
-                names.sort_unstable();
-                names
-            };
-            assert_eq!(names(&made.known), names(&before), "the rows of scopes that were there before");
-            must(db.commit(transaction).await, "commit");
-            let mut transaction = must(db.begin().await, "begin");
-            for new in new.iter().filter(|new| new.scope != known) {
-                let asked = std::slice::from_ref(&new.scope);
-                let found = must(keys.scopes(db.tx(&mut transaction), asked, ScopeLock::None).await, "scopes");
-                let found: Vec<_> = found
-                    .into_iter()
-                    .map(|row| {
-                        (
-                            row.state,
-                            row.generation,
-                            row.last_version,
-                            row.active.map(|key| (key.key_id, key.wrapped_key)),
-                        )
-                    })
-                    .collect();
-                let row = (ScopeState::Live, 1, Some(1), Some((new.key_id, Some(new.wrapped_key.clone()))));
-                assert_eq!(found, if expected { vec![row] } else { Vec::new() }, "if {what}");
-            }
+            let what = format!("{what} (with a known scope: {with_known})");
+            first_keys_are_created(db, keys, &scopes, (&namespace, &kek), expected, &what).await;
         }
+    }
+}
+
+async fn first_keys_are_created<D: Database, K: KeyStore<Tx = D::Tx>>(
+    db: &D,
+    keys: &K,
+    scopes: &[KeyScope],
+    (namespace, kek): (&Namespace, &KekRecord),
+    expected: bool,
+    what: &str,
+) {
+    let new: Vec<NewDataKey> = scopes.iter().map(|scope| key(scope, 1, kek.kek_id)).collect();
+    let wanted: Vec<KeyScope> = scopes.iter().cloned().chain([KeyScope::integrity()]).collect();
+    let first = FirstKeys { namespace, scopes: &wanted, keys: &new, keks: std::slice::from_ref(kek) };
+    let mut transaction = must(db.begin().await, "begin");
+    let tx = db.tx(&mut transaction);
+    let before = must(keys.scopes(tx, &wanted, ScopeLock::None).await, "scopes");
+    let made = must(keys.create_if_new(tx, &first).await, "create_if_new");
+    assert_eq!(made.created, expected, "were keys created, if {what}?");
+    let names = |records: &[ScopeRecord]| {
+        let mut names: Vec<KeyScope> = records.iter().map(|record| record.scope.clone()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(&made.known), names(&before), "the rows of scopes that were there before");
+    must(db.commit(transaction).await, "commit");
+    let mut transaction = must(db.begin().await, "begin");
+    for new in new.iter().filter(|new| !before.iter().any(|record| record.scope == new.scope)) {
+        let asked = std::slice::from_ref(&new.scope);
+        let found = must(keys.scopes(db.tx(&mut transaction), asked, ScopeLock::None).await, "scopes");
+        let active = |key: Option<DataKeyRecord>| key.map(|key| (key.key_id, key.wrapped_key));
+        let found: Vec<_> =
+            found.into_iter().map(|row| (row.state, row.generation, row.last_version, active(row.active))).collect();
+        let row = (ScopeState::Live, 1, Some(1), Some((new.key_id, Some(new.wrapped_key.clone()))));
+        assert_eq!(found, if expected { vec![row] } else { Vec::new() }, "if {what}");
     }
 }
 

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn a_token_has_one_spelling() {
         for length in 0..300_u16 {
-            let bytes: Vec<u8> = (0..length).map(|byte| (byte * 77 % 256) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|byte| (byte * 77).to_le_bytes()[0]).collect();
             let mut token = Vec::new();
             push_token(&mut token, &bytes);
             assert_eq!(token.len(), token_length(bytes.len()));

@@ -131,8 +131,8 @@ pub(super) fn append(tables: &PostgresTables, one: bool, guard: Option<&str>) ->
         from.push("told");
     }
     let checked = if guard.is_some() { format!(", guard.held, {wrote}") } else { String::new() };
-    let joined = |(number, table)| if number == 0 { format!("{table}") } else { format!(" LEFT JOIN {table} ON true") };
-    let from: String = from.iter().enumerate().map(joined).collect();
+    let from =
+        from.join(" ON true LEFT JOIN ").replacen(" ON true", "", 1) + if from.len() > 1 { " ON true" } else { "" };
     format!("{append} SELECT appended.global_position, appended.version, {told}{checked} FROM {from}")
 }
 

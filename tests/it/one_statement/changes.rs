@@ -52,14 +52,16 @@ impl Change {
             Self::Shred => drop(keys.shred(tx, &scope, "request").await.unwrap()),
             Self::ShredAndReopen => {
                 keys.shred(tx, &scope, "request").await.unwrap();
-                drop(keys.reopen(tx, &scope, "back").await.unwrap());
+                keys.reopen(tx, &scope, "back").await.unwrap();
             }
             Self::Disable => keys.disable(tx, &scope, "stop").await.unwrap(),
             Self::Withhold => {
                 let due = OffsetDateTime::now_utc() + time::Duration::days(30);
                 keys.schedule_shred(tx, &scope, due, ShredMode::Redact, "request").await.unwrap();
             }
-            Self::Rotate => drop(keys.rotate_data_key(tx, &scope).await.unwrap()),
+            Self::Rotate => {
+                keys.rotate_data_key(tx, &scope).await.unwrap();
+            }
             Self::Meddle(table, set) => {
                 let sql = format!("UPDATE {table} SET {set} WHERE scope_kind = 'Customer' AND scope_id = $1");
                 let changed = sqlx::query(AssertSqlSafe(sql)).bind(id).execute(tx).await.unwrap();
