@@ -1,6 +1,6 @@
 //! What goes over the wire to a PostgreSQL server: a socket in front of it that counts round trips.
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,9 +41,10 @@ impl Wire {
         Self { folder, round_trips }
     }
 
-    /// The same database, through this socket.
+    /// The same database, through this socket. Nothing is encrypted, whether the driver could do that or not: messages
+    /// are counted.
     pub fn options(&self, direct: &PgConnectOptions) -> PgConnectOptions {
-        direct.clone().socket(self.folder.path()).port(5432)
+        direct.clone().socket(self.folder.path()).port(5432).ssl_mode(PgSslMode::Disable)
     }
 
     /// How many round trips there were since the last call.
