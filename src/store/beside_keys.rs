@@ -27,7 +27,7 @@ pub trait BesideKeys: Send + Sync {
     /// active key of its scope. Otherwise this returns `None`, and has written nothing.
     ///
     /// `active` has one row for each scope, in ascending order of scope. One of them is that of the
-    /// [integrity key](crate::keys::KeyScope::integrity).
+    /// [integrity key](crate::KeyScope::integrity).
     ///
     /// # What the statement must do
     /// - It locks the rows of the scopes, in the order given, so that another transaction that wants to change one of
