@@ -181,22 +181,17 @@ impl<D: Database, S: EventStore<Tx = D::Tx>, K: KeyStore<Tx = D::Tx>> Ctx<'_, D,
                 self.must_differ(&active, &format!("one of {scopes} scopes is {}", state.as_str())).await;
             }
             let active = self.active(scopes).await;
-            let newer = NewDataKey { version: 2, ..key(&own(&active).scope, 2, own(&active).kek_id) };
-            self.insert(&newer).await;
+            self.insert(&key(&own(&active).scope, 2, own(&active).kek_id)).await;
             self.must_differ(&active, "a scope has a newer key, which is active").await;
-            // Somebody made the older key active again.
-            let (active, older) = {
-                let active = self.active(scopes).await;
-                let own = own(&active);
-                self.insert(&key(&own.scope, 3, own.kek_id)).await;
-                let older = key(&own.scope, 2, own.kek_id);
-                self.insert(&older).await;
-                (active.clone(), DataKeyRecord { key_id: older.key_id, version: 2, ..older_row(own, &older) })
-            };
-            let rows: Vec<_> = active
-                .iter()
-                .map(|row| if row.scope == older.scope { Arc::new(older.clone()) } else { Arc::clone(row) })
-                .collect();
+            // Somebody made an older key active again.
+            let active = self.active(scopes).await;
+            let own = own(&active);
+            let older = key(&own.scope, 2, own.kek_id);
+            self.insert(&key(&own.scope, 3, own.kek_id)).await;
+            self.insert(&older).await;
+            let older = Arc::new(DataKeyRecord::from(older));
+            let rows: Vec<_> =
+                active.iter().map(|row| if row.scope == older.scope { &older } else { row }).cloned().collect();
             self.must_differ(&rows, "the active key is not the scope's newest").await;
         }
     }
@@ -301,9 +296,4 @@ fn own(active: &[Arc<DataKeyRecord>]) -> &DataKeyRecord {
         Some(row) => row,
         None => panic!("there is no scope"),
     }
-}
-
-/// The row of a key that was inserted.
-fn older_row(like: &DataKeyRecord, key: &NewDataKey) -> DataKeyRecord {
-    DataKeyRecord { wrapped_key: Some(key.wrapped_key.clone()), created_at: key.created_at, ..like.clone() }
 }

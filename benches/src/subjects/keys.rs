@@ -6,8 +6,8 @@ use crate::database::Postgres;
 use crate::fixture;
 use crate::measured::{Measured, Report};
 use eventseal::keys::{KeyId, KeyStore};
-use eventseal::postgres::PostgresKeys;
-use eventseal::{EventStore, ExpectedVersion, aggregate, internals};
+use eventseal::postgres::{PostgresKeys, PostgresStore};
+use eventseal::{EventStore, ExpectedVersion, SealedStore, aggregate, internals};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use std::cell::RefCell;
 use uuid::Uuid;
@@ -55,15 +55,9 @@ impl Table {
     fn with(bench: &Bench, rows: usize) -> Self {
         bench.say("filling the key table");
         let db = Postgres::new(&format!("keys_{rows}"));
-        let store = db.sealed(db.tables("wrapped"), fixture::schemas());
         let mut connection = db.connection();
+        fill(&db, &mut connection, rows);
         let ids = db.block_on(async {
-            let mut tx = connection.begin().await.unwrap();
-            let events = fixture::events(&fixture::customer(0), 1);
-            store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::NoStream, &events).await.unwrap();
-            tx.commit().await.unwrap();
-            copy(&mut connection, "key", rows - 1).await;
-            connection.execute("VACUUM ANALYZE key_scopes, data_keys").await.unwrap();
             // A sample of those in the whole table, in no order.
             let ids = "SELECT key_id FROM data_keys WHERE scope_kind = 'Customer' ORDER BY random() LIMIT 100000";
             sqlx::query_scalar::<_, Uuid>(ids).fetch_all(&mut connection).await.unwrap()
@@ -107,6 +101,20 @@ impl Table {
         assert!(!lines.iter().any(|line| line.contains("Seq Scan")), "a table is read from end to end: {lines:#?}");
         lines.join("\n")
     }
+}
+
+/// Fills the key table with this many keys, each of a scope of its own. Returns a store that sealed for the first.
+pub(super) fn fill(db: &Postgres, connection: &mut PgConnection, keys: usize) -> SealedStore<PostgresStore> {
+    let store = db.sealed(db.tables("wrapped"), fixture::schemas());
+    db.block_on(async {
+        let mut tx = connection.begin().await.unwrap();
+        let events = fixture::events(&fixture::customer(0), 1);
+        store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::NoStream, &events).await.unwrap();
+        tx.commit().await.unwrap();
+        copy(connection, "key", keys - 1).await;
+        connection.execute("VACUUM ANALYZE key_scopes, data_keys").await.unwrap();
+    });
+    store
 }
 
 /// Adds scopes of this name, with a key each. Nothing here opens these keys, so they are all copies.

@@ -1,13 +1,12 @@
 //! Shreds among few keys and among many.
 
 use super::Subject;
-use super::keys::copy;
+use super::keys::{copy, fill};
 use crate::bench::{Bench, time, way};
 use crate::database::Postgres;
-use crate::fixture;
 use crate::measured::{Measured, Report};
 use eventseal::postgres::PostgresStore;
-use eventseal::{EventStore, ExpectedVersion, KeyScope, SealedStore, aggregate};
+use eventseal::{KeyScope, SealedStore};
 use sqlx::{Connection, Executor, PgConnection};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -65,16 +64,8 @@ impl Table {
     fn with(bench: &Bench, keys: usize) -> Self {
         bench.say("filling the key table");
         let db = Postgres::new(&format!("shred_{keys}"));
-        let store = db.sealed(db.tables("wrapped"), fixture::schemas());
         let mut connection = db.connection();
-        db.block_on(async {
-            let mut tx = connection.begin().await.unwrap();
-            let events = fixture::events(&fixture::customer(0), 1);
-            store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::NoStream, &events).await.unwrap();
-            tx.commit().await.unwrap();
-            copy(&mut connection, "key", keys - 1).await;
-            connection.execute("VACUUM ANALYZE key_scopes, data_keys").await.unwrap();
-        });
+        let store = fill(&db, &mut connection, keys);
         Self { db, store, connection: RefCell::new(connection), round: RefCell::new(0) }
     }
 

@@ -158,7 +158,7 @@ impl PostgresStore {
         check_append(aggregate, events)?;
         in_transaction(tx, "appending")?;
         let batch = match guard {
-            Some(guard) if !guard.takes_one() => Events::many(events)?,
+            Some(guard) if !guard.is_one() => Events::many(events)?,
             _ => Events::new(events)?,
         };
         let mut before = None;

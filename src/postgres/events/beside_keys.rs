@@ -45,7 +45,7 @@ pub(super) struct Statements {
 /// The statements that were made so far. Processes have one pair of key tables, or very few.
 pub(super) type Made = Arc<Mutex<HashMap<KeyTableNames, Arc<Statements>>>>;
 
-/// Checks one scope. Its parameters are those of [`bind`], as single values.
+/// Checks one scope. Its parameters are those of [`Guard::bind`], as single values.
 const GUARD_ONE: &str = "guard AS MATERIALIZED (
         SELECT coalesce((
             SELECT s.state = 'live' AND NOT s.withheld AND s.active_key_id = [key_id]::uuid AND [integrity] AND EXISTS (
@@ -63,7 +63,7 @@ const GUARD_ONE: &str = "guard AS MATERIALIZED (
         ), false) AS held
     )";
 
-/// Checks several scopes. Its parameters are those of [`bind`], as arrays.
+/// Checks several scopes. Its parameters are those of [`Guard::bind`], as arrays.
 const GUARD: &str = "guard AS MATERIALIZED (
         SELECT [integrity] AND cardinality([kind]::text[]) = count(*) FILTER (
                 WHERE s.state = 'live' AND NOT s.withheld AND s.active_key_id = w.key_id AND k.is_the_same
@@ -159,17 +159,17 @@ impl<'k> Guard<'k> {
         active.iter().all(|key| key.wrapped_key.is_some()).then_some(Self { locked, integrity, sql })
     }
 
-    /// The statement for one event, or for several.
-    pub(super) fn append(&self, one: bool) -> &Arc<str> {
-        if one && self.locked.len() == 1 { &self.sql.append_one } else { &self.sql.append }
-    }
-
-    /// Does [`append`](Self::append) take the events as single values?
-    pub(super) fn takes_one(&self) -> bool {
+    /// May an event and its key be bound as single values? Arrays can hold any number of both.
+    pub(super) fn is_one(&self) -> bool {
         self.locked.len() == 1
     }
 
-    /// Binds the keys behind the events.
+    /// The statement for `one` event and its key, or for arrays.
+    pub(super) fn append(&self, one: bool) -> &Arc<str> {
+        if one { &self.sql.append_one } else { &self.sql.append }
+    }
+
+    /// Binds the keys behind the events, as the [statement](Self::append) takes them.
     pub(super) fn bind<'q>(
         &self,
         append: Query<'q, Postgres, PgArguments>,

@@ -211,12 +211,12 @@ statements! {
         SELECT $1::uuid, scope_kind, scope_id, $4::bigint, $5::timestamptz, $6::text, state, generation, $9::text,
             $10::timestamptz, $11::uuid, $12::text, $13::text, $14::uuid, $15::bytea
         FROM changed",
-    // The row of the scope changes with its keys, so that an append that waited for it notices, even if a shred was cut
-    // short after this statement and committed all the same.
+    // The row of the scope changes with its keys, so that an append that waited for it notices. It says `disabled`
+    // until the shred is recorded. If that never happens, and this is committed all the same, nothing is sealed for the
+    // scope.
     destroy_keys: &format!(
-        "WITH named AS (
-            UPDATE {{key_scopes}} SET active_key_id = NULL
-            WHERE scope_kind = $1 AND scope_id = $2 AND active_key_id IS NOT NULL
+        "WITH closed AS (
+            UPDATE {{key_scopes}} SET state = 'disabled' WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live'
         ) {}",
         keys::DESTROY_KEYS
     ),

@@ -4,6 +4,7 @@
 use super::{placed, schemas};
 use eventseal::ExpectedVersion::Any;
 use eventseal::erasure::ShredMode;
+use eventseal::keys::{KeyStore, ScopeLock};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{Error, EventStore, EventStoreExt, Result, SealedStore, aggregate};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -24,18 +25,21 @@ enum Change {
     Disable,
     Withhold,
     Rotate,
+    /// A shred whose future was dropped after it destroyed the keys, in a transaction that goes on.
+    CutShort,
     /// Writes to the tables, and keeps to no rule: (table, assignment).
     Meddle(&'static str, &'static str),
 }
 
 const NO_ACTIVE_KEY: Change = Change::Meddle("key_scopes", "active_key_id = NULL");
 
-const CHANGES: [Change; 11] = [
+const CHANGES: [Change; 12] = [
     Change::Shred,
     Change::ShredAndReopen,
     Change::Disable,
     Change::Withhold,
     Change::Rotate,
+    Change::CutShort,
     Change::Meddle("data_keys", "wrapped_key = wrapped_key || wrapped_key"),
     Change::Meddle("data_keys", "version = version + 7"),
     Change::Meddle("data_keys", "shredded_at = now()"),
@@ -61,6 +65,11 @@ impl Change {
             }
             Self::Rotate => {
                 keys.rotate_data_key(tx, &scope).await.unwrap();
+            }
+            Self::CutShort => {
+                let table = PostgresKeys::new();
+                table.scopes(tx, std::slice::from_ref(&scope), ScopeLock::Update).await.unwrap();
+                table.destroy_keys(tx, &scope, OffsetDateTime::now_utc()).await.unwrap();
             }
             Self::Meddle(table, set) => {
                 let sql = format!("UPDATE {table} SET {set} WHERE scope_kind = 'Customer' AND scope_id = $1");
@@ -196,6 +205,11 @@ impl World {
         };
         let reader = self.process(true).await;
         let read = reader.read_stream(&mut *self.db.pool.acquire().await.unwrap(), &order).await;
+        // What was appended is never sealed under a key that is gone.
+        if let (Ok(()), Ok(stream)) = (&result, &read) {
+            let last = stream.events.last().unwrap();
+            assert!(support::contains(&last.payload, "Ada of"), "{level} {change:?} {when:?}: {last:?}");
+        }
         (ending(&result), read.as_ref().map_or(0, |stream| stream.events.len()), read.is_ok())
     }
 

@@ -2,6 +2,7 @@
 //! statements do (I5, I6), and cost what a bare store costs.
 
 mod changes;
+mod first_keys;
 mod plans;
 mod wire;
 
