@@ -94,7 +94,7 @@ impl From<&sqlx::Error> for Failure {
 fn of_database(error: &dyn sqlx::error::DatabaseError) -> Failure {
     #[cfg(feature = "postgres")]
     if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-        return postgres::failure(error.code());
+        return postgres::failure(error);
     }
     #[cfg(feature = "sqlite")]
     if let Some(error) = error.try_downcast_ref::<sqlx::sqlite::SqliteError>() {

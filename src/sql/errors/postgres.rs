@@ -14,8 +14,18 @@ pub(crate) const DUPLICATE_TABLE: &str = "42P07";
 /// `restrict_violation`: the triggers of this crate raise it, and PostgreSQL itself does not.
 const RESTRICT_VIOLATION: &str = "23001";
 
+/// The meaning of an error.
+pub(crate) fn failure(error: &PgDatabaseError) -> Failure {
+    match (error.code(), error.routine()) {
+        // protocol_violation, invalid_binary_representation: the parameters that the driver sends are not those of the
+        // statement that has its name in this session. A pooler that gives out another session causes it.
+        ("08P01" | "22P03", Some("exec_bind_message")) => Failure::LostStatement,
+        (state, _) => of_state(state),
+    }
+}
+
 /// The meaning of an SQLSTATE.
-pub(crate) fn failure(state: &str) -> Failure {
+fn of_state(state: &str) -> Failure {
     match state {
         // serialization_failure, deadlock_detected, lock_not_available: the transaction can be run again.
         "40001" | "40P01" | "55P03" => Failure::Collision,
