@@ -91,7 +91,7 @@ pub(super) async fn shred<K: KeyStore>(
     tx: &mut K::Tx,
     scope: &KeyScope,
     at: OffsetDateTime,
-) -> Result<Vec<KeyId>> {
+) -> Result<Vec<DestroyedKey>> {
     keys.create_scopes(tx, std::slice::from_ref(scope)).await?;
     keys.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?;
     let destroyed = keys.destroy_keys(tx, scope, at).await?;
@@ -261,10 +261,17 @@ pub async fn shredded_keys_leave_tombstones<D: Database, K: KeyStore<Tx = D::Tx>
     let (other, other_key) = scope_with_key(db, keys, "other").await;
     let mut transaction = must(db.begin().await, "begin");
     let tx = db.tx(&mut transaction);
-    must(keys.insert_keys(tx, &[key(&scope, 2, first.kek_id)]).await, "insert_keys");
+    let second = key(&scope, 2, first.kek_id);
+    must(keys.insert_keys(tx, std::slice::from_ref(&second)).await, "insert_keys");
     let destroyed = must(shred(keys, tx, &scope, now()).await, "shred");
     assert_eq!(destroyed.len(), 2, "destroy_keys must destroy every key of the scope, and say which");
-    assert_eq!(destroyed[0], first.key_id, "destroy_keys names keys in ascending order of version");
+    let inserted = [(&first, 1), (&second, 2)].map(|(key, version)| DestroyedKey {
+        key_id: key.key_id,
+        version,
+        kek_id: key.kek_id,
+        created_at: key.created_at,
+    });
+    assert_eq!(destroyed, inserted, "destroy_keys returns the keys as their rows are, in ascending order of version");
     assert!(must(keys.destroy_keys(tx, &scope, now()).await, "destroying again").is_empty());
     let refused = keys.insert_keys(tx, &[key(&fresh("no such scope"), 1, first.kek_id)]).await;
     drop(refused); // a foreign key may refuse it, or nothing may happen: it must not panic

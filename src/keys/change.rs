@@ -113,10 +113,13 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     ) -> Result<Changing> {
         self.store.announce_writing(tx).await?;
         let namespace = self.check_namespace(tx).await?;
-        if create {
-            self.store.create_scopes(tx, std::slice::from_ref(scope)).await?;
+        let wanted = std::slice::from_ref(scope);
+        let mut locked = self.store.scopes(tx, wanted, ScopeLock::Update).await?;
+        if locked.is_empty() && create {
+            self.store.create_scopes(tx, wanted).await?;
+            locked = self.store.scopes(tx, wanted, ScopeLock::Update).await?;
         }
-        let record = match self.store.scopes(tx, std::slice::from_ref(scope), ScopeLock::Update).await?.pop() {
+        let record = match locked.pop() {
             Some(record) => record,
             None if create => return Err(no_effect("creating a key scope", "key_scopes")),
             None => return Err(without_keys(scope)),

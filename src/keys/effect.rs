@@ -8,11 +8,13 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyHistory, KeyStore, LogEntry, ScopeAction, ScopeState};
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
-    /// Checks that nothing is left of a shredded scope's keys. Returns the ids of all keys that it ever had.
+    /// Checks that nothing is left of a shredded scope's keys, and that each of those destroyed now has its tombstone.
+    /// Returns the ids of all keys that the scope ever had.
     pub(crate) async fn look_at_shred(
         &self,
         tx: &mut Tx,
         scope: &KeyScope,
+        destroyed: &[KeyId],
         entry: Option<&LogEntry>,
     ) -> Result<Vec<KeyId>> {
         const OPERATION: &str = "shredding";
@@ -20,7 +22,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let key_ids: Vec<KeyId> = history.keys.iter().map(|key| key.key_id).collect();
         let rows = self.store.data_keys(tx, &key_ids).await?;
         let left = rows.iter().any(|key| key.wrapped_key.is_some() || key.shredded_at.is_none());
-        if left || rows.len() != key_ids.len() {
+        let lost = destroyed.iter().any(|key_id| !key_ids.contains(key_id));
+        if left || lost || rows.len() != key_ids.len() {
             return Err(no_effect(OPERATION, "data_keys"));
         }
         if history.state != ScopeState::Shredded || history.active_key.is_some() || history.due.is_some() {

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::keys::kek::KekRecord;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use crate::keys::{DataKeyRecord, KeyHistory, LogEntry, NewDataKey, ScopeLock, ScopeRecord};
+use crate::keys::{DataKeyRecord, DestroyedKey, KeyHistory, LogEntry, NewDataKey, ScopeLock, ScopeRecord};
 use async_trait::async_trait;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -136,10 +136,10 @@ pub trait KeyStore: Send + Sync {
     /// not exist, or has an entry of that number, this fails.
     async fn change_scope(&self, tx: &mut Self::Tx, entry: &LogEntry) -> Result<()>;
 
-    /// Destroys every wrapped key of a locked scope, and sets the time in the rows. Returns the ids of the keys that
-    /// were not destroyed before, by version. If a key is left nevertheless, this fails with
+    /// Destroys every wrapped key of a locked scope, and sets the time in the rows. Returns the keys that were not
+    /// destroyed before, by version, as their rows say now. If a key is left nevertheless, this fails with
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
-    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>>;
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>>;
 
     /// Everything that the table says about a scope; `None` if the scope does not exist.
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
@@ -266,7 +266,7 @@ impl<K: KeyStore + ?Sized> KeyStore for Arc<K> {
         (**self).change_scope(tx, entry).await
     }
 
-    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>> {
         (**self).destroy_keys(tx, scope, at).await
     }
 

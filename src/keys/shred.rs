@@ -1,12 +1,12 @@
 //! The shred: destroys the keys of a scope, in the caller's transaction.
 
-use crate::error::{Error, KeyFault, Result, no_effect};
+use crate::error::{Error, KeyFault, Result};
 use crate::event::now;
 use crate::keys::change::Changing;
 use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
-use crate::keys::{DestroyedKey, KeyStore, ScopeAction, ScopeState};
+use crate::keys::{DestroyedKey, KeyInfo, KeyStore, ScopeAction, ScopeState};
 use std::collections::HashSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -96,12 +96,13 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
             (decision.state, decision.about) = (ScopeState::Shredded, schedule);
             // The row and the entries may disagree, after a restore of one of them. Generations only grow.
             decision.generation = record.generation.max(changing.fold.generation);
-            decision.keys = self.unnamed_keys(tx, changing, &destroyed).await?;
+            decision.keys = unnamed_keys(changing, &destroyed);
             let new = changing.entry(decision, cause, at)?;
             self.store.change_scope(tx, &new).await?;
             entry = Some(new);
         }
-        let mut already = self.look_at_shred(tx, scope, entry.as_ref()).await?;
+        let destroyed: Vec<KeyId> = destroyed.into_iter().map(|key| key.key_id).collect();
+        let mut already = self.look_at_shred(tx, scope, &destroyed, entry.as_ref()).await?;
         already.retain(|key_id| !destroyed.contains(key_id));
         // Only reads that may lag use a key without a look at its row. They must not do so for this scope.
         self.cache.keys.change(scope, true, self.read_lag);
@@ -112,27 +113,22 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let entry = entry.map(|entry| entry.entry_id);
         Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, entry, at })
     }
+}
 
-    /// What the log says about destroyed keys, from their tombstones: about those that were destroyed now, and about
-    /// those that no entry names yet, because a shred was cut short or is older than the log. After a restore, only
-    /// keys that the log names are destroyed again.
-    async fn unnamed_keys(&self, tx: &mut Tx, changing: &Changing, now: &[KeyId]) -> Result<Vec<DestroyedKey>> {
-        let named: HashSet<KeyId> = changing.fold.destroyed.iter().map(|key| key.key_id).collect();
-        let before = changing.keys.iter().filter(|key| key.shredded_at.is_some());
-        let mut key_ids: HashSet<KeyId> = before.map(|key| key.key_id).filter(|id| !named.contains(id)).collect();
-        key_ids.extend(now);
-        let key_ids: Vec<KeyId> = key_ids.into_iter().collect();
-        let rows = self.store.data_keys(tx, &key_ids).await?;
-        let mut keys: Vec<DestroyedKey> = rows
-            .into_iter()
-            .map(|row| DestroyedKey {
-                key_id: row.key_id,
-                version: row.version,
-                kek_id: row.kek_id,
-                created_at: row.created_at,
-            })
-            .collect();
-        keys.sort_unstable_by_key(|key| key.version);
-        if keys.len() == key_ids.len() { Ok(keys) } else { Err(no_effect("shredding", "data_keys")) }
-    }
+/// What the log says about destroyed keys: about those that were destroyed now, and about those that no entry names yet,
+/// because a shred was cut short or is older than the log. After a restore, only keys that the log names are destroyed
+/// again.
+fn unnamed_keys(changing: &Changing, now: &[DestroyedKey]) -> Vec<DestroyedKey> {
+    let named: HashSet<KeyId> = changing.fold.destroyed.iter().map(|key| key.key_id).collect();
+    let is_new = |key: &KeyInfo| !named.contains(&key.key_id) && now.iter().all(|new| new.key_id != key.key_id);
+    let before = changing.keys.iter().filter(|key| key.shredded_at.is_some() && is_new(key));
+    let before = before.map(|key| DestroyedKey {
+        key_id: key.key_id,
+        version: key.version,
+        kek_id: key.kek_id,
+        created_at: key.created_at,
+    });
+    let mut keys: Vec<DestroyedKey> = before.chain(now.iter().cloned()).collect();
+    keys.sort_unstable_by_key(|key| key.version);
+    keys
 }

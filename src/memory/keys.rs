@@ -6,8 +6,8 @@ mod rows;
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyInfo, KeyStore, LogEntry, NewDataKey, ScopeAction, ScopeLock,
-    ScopeRecord, ScopeState,
+    DataKeyRecord, DestroyedKey, KekRecord, KekState, KeyHistory, KeyInfo, KeyStore, LogEntry, NewDataKey, ScopeAction,
+    ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::memory::{DataKeyRow, MemoryTx, ScopeRow, Tables};
 use async_trait::async_trait;
@@ -110,7 +110,7 @@ impl KeyStore for MemoryKeys {
         Ok(())
     }
 
-    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(&self, tx: &mut MemoryTx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>> {
         let tables = tx.write()?;
         let keys = tables.scopes.get(scope).map(|row| row.keys.clone()).unwrap_or_default();
         let mut destroyed = Vec::new();
@@ -121,7 +121,8 @@ impl KeyStore for MemoryKeys {
                 let row = Arc::make_mut(row);
                 row.wrapped_key = None;
                 row.info.shredded_at = Some(at);
-                destroyed.push(key_id);
+                let KeyInfo { key_id, version, kek_id, created_at, .. } = row.info;
+                destroyed.push(DestroyedKey { key_id, version, kek_id, created_at });
             }
         }
         Ok(destroyed)

@@ -4,9 +4,9 @@ use super::{KeySide, SplitTx};
 use crate::error::{Error, Result, TransactionFault};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, DueScope, FirstKeys, FirstKeysCreated, KekRecord, KekUsage, KeyHistory, KeyStore, KeyTable,
-    KeyTableNames, KeyWork, ListedScope, LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes, ScopeLock,
-    ScopeRecord, SealedEntry,
+    DataKeyRecord, DestroyedKey, DueScope, FirstKeys, FirstKeysCreated, KekRecord, KekUsage, KeyHistory, KeyStore,
+    KeyTable, KeyTableNames, KeyWork, ListedScope, LogDisagreement, LogEntry, LogHead, NewDataKey, RestoredScopes,
+    ScopeLock, ScopeRecord, SealedEntry,
 };
 use crate::sql::{committing, database};
 use crate::store::TableWork;
@@ -191,7 +191,7 @@ where
         self.inner.change_scope(tx.keys.hold().await?, entry).await
     }
 
-    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>> {
         tx.keys.changed = true;
         self.inner.destroy_keys(tx.keys.hold().await?, scope, at).await
     }

@@ -6,8 +6,8 @@ use crate::error::{Error, KeyFault, Result, StorageFault, no_effect};
 use crate::keys::entry::keys_from_text;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{
-    DataKeyRecord, DueScope, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, ListedScope, LogEntry,
-    RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
+    DataKeyRecord, DestroyedKey, DueScope, EntryMac, KekRecord, KekState, KekUsage, KeyHistory, KeyInfo, ListedScope,
+    LogEntry, RestoredScopes, ScopeAction, ScopeRecord, ScopeState,
 };
 use crate::kms::WrappedKek;
 use crate::sql::{SqlRow, fill};
@@ -57,6 +57,8 @@ pub(crate) fn with_columns(sql: &str) -> String {
             "kek" => KEK,
             "new_kek" => NEW_KEK,
             "scope" => SCOPE,
+            "no_entry" | "no_key_and_scope" => FIFTEEN_NULLS,
+            "no_scope" => SEVEN_NULLS,
             "disagreements" => log::DISAGREEMENTS,
             "last_version" => LAST_VERSION,
             "state" => STATE,
@@ -71,6 +73,12 @@ pub(crate) fn with_columns(sql: &str) -> String {
 const KEY: &str = "k.key_id, k.scope_kind, k.scope_id, k.version, k.kek_id, k.wrapped_key, k.created_at, k.shredded_at";
 /// The columns that [`scope`] reads, after [`KEY`].
 const SCOPE: &str = "s.scope_kind, s.scope_id, {state}, s.generation, {last_version}, s.active_key_id, s.due_at";
+/// In place of the columns that [`entry`] reads, and of those that [`scope`] reads with [`KEY`].
+const FIFTEEN_NULLS: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+/// In place of [`SCOPE`].
+const SEVEN_NULLS: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+/// Where the entry begins in a row of a [`history`].
+const ENTRY_OF_HISTORY: usize = 15;
 /// The columns that [`kek`] reads.
 const KEK: &str = r#"e.kek_id, e."partition", e.provider, e.master_key_id, e.wrapped_kek, e.state, e.created_at,
     coalesce(e.wrapped_at, e.created_at)"#;
@@ -101,16 +109,16 @@ pub(crate) const COUNT_KEYS_OF_KEK: &str = "SELECT count(*) FROM {data_keys} WHE
 
 pub(crate) const DESTROY_KEYS: &str = "UPDATE {data_keys}
     SET wrapped_key = NULL, state = 'shredded', shredded_at = $3
-    WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live' RETURNING key_id, version";
+    WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live'";
+
+/// What [`destroyed`] reads, for the end of [`DESTROY_KEYS`].
+pub(crate) const RETURNING_DESTROYED: &str = "RETURNING key_id, version, kek_id, created_at";
 
 pub(crate) const ANY_KEY_OF_SCOPE: &str = "SELECT key_id FROM {data_keys}
     WHERE scope_kind = $1 AND scope_id = $2 AND wrapped_key IS NOT NULL LIMIT 1";
 
-pub(crate) const HISTORY_KEYS: &str = "SELECT {key} FROM {data_keys} AS k
+pub(crate) const KEYS_OF_SCOPE: &str = "SELECT {key} FROM {data_keys} AS k
     WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version";
-
-pub(crate) const HISTORY_ENTRIES: &str = "SELECT {entry} FROM {shred_entries} AS e
-    WHERE e.scope_kind = $1 AND e.scope_id = $2 ORDER BY e.scope_seq";
 
 /// Finds live keys of scopes that their entries leave shredded. Only scopes that were ever shredded are examined.
 /// The parameter is the number of scopes to return.
@@ -192,8 +200,13 @@ pub(crate) fn active_key_id(row: &impl SqlRow) -> Result<Option<KeyId>> {
 
 /// Reads an entry of the shred log.
 pub(crate) fn entry(row: &impl SqlRow) -> Result<LogEntry> {
+    entry_from(row, 0)
+}
+
+/// Reads an [`entry`] that begins at this column.
+fn entry_from(row: &impl SqlRow, first: usize) -> Result<LogEntry> {
     let invalid = |what, problem| Error::Storage(StorageFault::InvalidRow { what, problem });
-    let mac = match (row.optional_id(13)?, row.optional_bytes(14)?) {
+    let mac = match (row.optional_id(first + 13)?, row.optional_bytes(first + 14)?) {
         (Some(key_id), Some(mac)) => {
             let mac = mac.try_into().map_err(|_| invalid("shred_entries.mac", "has not 32 bytes"))?;
             Some(EntryMac { key_id: KeyId(key_id), mac })
@@ -202,51 +215,66 @@ pub(crate) fn entry(row: &impl SqlRow) -> Result<LogEntry> {
         _ => return Err(invalid("shred_entries.mac", "is there without the id of its key, or the other way round")),
     };
     Ok(LogEntry {
-        entry_id: row.id(0)?,
-        scope: KeyScope::new(row.text(1)?, row.text(2)?),
-        scope_seq: row.small_number(3, "shred_entries.scope_seq")?,
-        at: row.time(4, "shred_entries.decided_at")?,
-        action: ScopeAction::parse(row.text(5)?)?,
-        state: ScopeState::parse(row.text(6)?)?,
-        generation: row.small_number(7, "shred_entries.generation")?,
-        keys: keys_from_text(row.text(8)?)?,
-        until: row.optional_time(9, "shred_entries.until")?,
-        about: row.optional_id(10)?,
-        reason: row.text(11)?.to_owned(),
-        actor: row.optional_text(12)?.map(str::to_owned),
+        entry_id: row.id(first)?,
+        scope: KeyScope::new(row.text(first + 1)?, row.text(first + 2)?),
+        scope_seq: row.small_number(first + 3, "shred_entries.scope_seq")?,
+        at: row.time(first + 4, "shred_entries.decided_at")?,
+        action: ScopeAction::parse(row.text(first + 5)?)?,
+        state: ScopeState::parse(row.text(first + 6)?)?,
+        generation: row.small_number(first + 7, "shred_entries.generation")?,
+        keys: keys_from_text(row.text(first + 8)?)?,
+        until: row.optional_time(first + 9, "shred_entries.until")?,
+        about: row.optional_id(first + 10)?,
+        reason: row.text(first + 11)?.to_owned(),
+        actor: row.optional_text(first + 12)?.map(str::to_owned),
         mac,
     })
 }
 
-/// Builds the history of a scope from the rows of [`HISTORY_KEYS`] and [`HISTORY_ENTRIES`].
-pub(crate) fn history<R: SqlRow>(record: ScopeRecord, keys: &[R], entries: &[R]) -> Result<KeyHistory> {
-    let keys = keys.iter().map(|row| {
-        let key = data_key(row, record.state)?;
-        Ok(KeyInfo {
-            key_id: key.key_id,
-            version: key.version,
-            kek_id: key.kek_id,
-            created_at: key.created_at,
-            shredded_at: key.shredded_at,
-        })
-    });
-    Ok(KeyHistory {
-        keys: keys.collect::<Result<_>>()?,
-        entries: entries.iter().map(entry).collect::<Result<_>>()?,
+/// Builds the history of a scope. Each row is the scope with its active key, or one of its keys, or one of its entries.
+pub(crate) fn history<R: SqlRow>(rows: &[R]) -> Result<Option<KeyHistory>> {
+    let (mut record, mut keys, mut entries) = (None, Vec::new(), Vec::new());
+    for row in rows {
+        if row.optional_id(ENTRY_OF_HISTORY)?.is_some() {
+            entries.push(entry_from(row, ENTRY_OF_HISTORY)?);
+        } else if row.optional_text(8)?.is_some() {
+            record = Some(scope(row)?);
+        } else {
+            keys.push(KeyInfo {
+                key_id: KeyId(row.id(0)?),
+                version: row.small_number(3, "data_keys.version")?,
+                kek_id: KekId(row.id(4)?),
+                created_at: row.time(6, "data_keys.created_at")?,
+                shredded_at: row.optional_time(7, "data_keys.shredded_at")?,
+            });
+        }
+    }
+    keys.sort_unstable_by_key(|key| key.version);
+    entries.sort_unstable_by_key(|entry| entry.scope_seq);
+    Ok(record.map(|record: ScopeRecord| KeyHistory {
+        keys,
+        entries,
         scope: record.scope,
         state: record.state,
         generation: record.generation,
         due: record.due,
         active_key: record.active.map(|key| key.key_id),
-    })
+    }))
 }
 
 /// The keys that [`DESTROY_KEYS`] has destroyed, by version.
-pub(crate) fn destroyed(rows: &[impl SqlRow]) -> Result<Vec<KeyId>> {
-    let destroyed = rows.iter().map(|row| Ok((row.number(1)?, KeyId(row.id(0)?))));
-    let mut destroyed = destroyed.collect::<Result<Vec<(i64, KeyId)>>>()?;
-    destroyed.sort_unstable_by_key(|(version, _)| *version);
-    Ok(destroyed.into_iter().map(|(_, key_id)| key_id).collect())
+pub(crate) fn destroyed(rows: &[impl SqlRow]) -> Result<Vec<DestroyedKey>> {
+    let destroyed = rows.iter().map(|row| {
+        Ok(DestroyedKey {
+            key_id: KeyId(row.id(0)?),
+            version: row.small_number(1, "data_keys.version")?,
+            kek_id: KekId(row.id(2)?),
+            created_at: row.time(3, "data_keys.created_at")?,
+        })
+    });
+    let mut destroyed = destroyed.collect::<Result<Vec<_>>>()?;
+    destroyed.sort_unstable_by_key(|key| key.version);
+    Ok(destroyed)
 }
 
 /// The reason why a data key was not inserted although its key-encryption key exists and is not retired. `record` is

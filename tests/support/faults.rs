@@ -102,7 +102,12 @@ pub trait KeyFaults: Send + Sync {
         self.inner().change_scope(tx, entry).await
     }
 
-    async fn destroy_keys(&self, tx: &mut KeyTx<Self>, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(
+        &self,
+        tx: &mut KeyTx<Self>,
+        scope: &KeyScope,
+        at: OffsetDateTime,
+    ) -> Result<Vec<DestroyedKey>> {
         self.inner().destroy_keys(tx, scope, at).await
     }
 
@@ -309,7 +314,7 @@ impl<T: KeyFaults> KeyStore for Faulty<T> {
         self.0.change_scope(tx, entry).await
     }
 
-    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>> {
         self.0.before("destroy_keys")?;
         self.0.destroy_keys(tx, scope, at).await
     }

@@ -42,6 +42,15 @@ impl Names {
     }
 }
 
+/// Makes the commit of the transaction durable, as `commit_durably` does, within a statement that says [`IS_DURABLE`].
+const DURABLE: &str = "durable AS MATERIALIZED (
+            SELECT set_config('synchronous_commit', 'on', true)
+            WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+        )";
+
+/// True of every row. It depends on none, so it is looked at once, whether there are rows or not.
+const IS_DURABLE: &str = "(SELECT count(*) FROM durable) >= 0";
+
 // The statements use LATERAL, with something that keeps the planner from turning it into a join. So each wanted row is
 // one look into the index, however small the table was when the plan was made. Rows are read in the order of the
 // arrays, which is the order of the locks. Arrays are wrapped in a SELECT, so that their lengths play no part when
@@ -197,8 +206,9 @@ statements! {
         CROSS JOIN LATERAL (
             SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = k.scope_kind AND s.scope_id = k.scope_id OFFSET 0
         ) AS s",
-    change_scope: "WITH changed AS (
-            UPDATE {key_scopes} SET state = CASE WHEN $7 = 'withheld' THEN 'disabled' ELSE $7 END,
+    change_scope: &format!(
+        "WITH {DURABLE}, changed AS (
+            UPDATE {{key_scopes}} SET state = CASE WHEN $7 = 'withheld' THEN 'disabled' ELSE $7 END,
                 withheld = ($7 = 'withheld'), generation = $8,
                 active_key_id = CASE WHEN $7 = 'shredded' THEN NULL ELSE active_key_id END,
                 due_at = CASE WHEN $6 = 'schedule' THEN $10 WHEN $6 IN ('cancel', 'shred', 'reopen') THEN NULL
@@ -206,23 +216,38 @@ statements! {
             WHERE scope_kind = $2 AND scope_id = $3
             RETURNING scope_kind, scope_id, CASE WHEN withheld THEN 'withheld' ELSE state END AS state, generation
         )
-        INSERT INTO {shred_entries} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation,
+        INSERT INTO {{shred_entries}} (entry_id, scope_kind, scope_id, scope_seq, decided_at, action, state, generation,
             keys, until, about, reason, actor, mac_key_id, mac)
         SELECT $1::uuid, scope_kind, scope_id, $4::bigint, $5::timestamptz, $6::text, state, generation, $9::text,
             $10::timestamptz, $11::uuid, $12::text, $13::text, $14::uuid, $15::bytea
-        FROM changed",
+        FROM changed WHERE {IS_DURABLE}"
+    ),
     // The row of the scope changes with its keys, so that an append that waited for it notices. It says `disabled`
     // until the shred is recorded. If that never happens, and this is committed all the same, nothing is sealed for the
     // scope.
     destroy_keys: &format!(
-        "WITH closed AS (
+        "WITH {DURABLE}, closed AS (
             UPDATE {{key_scopes}} SET state = 'disabled' WHERE scope_kind = $1 AND scope_id = $2 AND state = 'live'
-        ) {}",
-        keys::DESTROY_KEYS
+        ) {} AND {IS_DURABLE} {}",
+        keys::DESTROY_KEYS,
+        keys::RETURNING_DESTROYED
     ),
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
-    history_keys: keys::HISTORY_KEYS,
-    history_entries: keys::HISTORY_ENTRIES,
+    keys_of_scope: keys::KEYS_OF_SCOPE,
+    // One statement, so that all of it is of one state of the database. The rows come in any order.
+    history: "SELECT {no_key_and_scope}, {entry}
+        FROM (
+            SELECT * FROM {shred_entries} AS e WHERE e.scope_kind = $1 AND e.scope_id = $2 ORDER BY e.scope_seq
+        ) AS e
+        UNION ALL
+        SELECT {key}, {scope}, {no_entry}
+        FROM (SELECT * FROM {key_scopes} AS s WHERE s.scope_kind = $1 AND s.scope_id = $2 OFFSET 0) AS s
+        LEFT JOIN LATERAL (SELECT * FROM {data_keys} AS k WHERE k.key_id = s.active_key_id OFFSET 0) AS k ON true
+        UNION ALL
+        SELECT {key}, {no_scope}, {no_entry}
+        FROM (
+            SELECT * FROM {data_keys} AS k WHERE k.scope_kind = $1 AND k.scope_id = $2 ORDER BY k.version
+        ) AS k",
     restored_scopes: keys::RESTORED_SCOPES,
     // The time is compared outside, because the planner takes the index in its order then. The rows are in that order.
     due_scopes: "SELECT * FROM (

@@ -11,8 +11,8 @@ use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::entry::keys_to_text;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, FirstKeys, FirstKeysCreated, KekRecord, KekState, KeyHistory, KeyStore, KeyTableNames, LogEntry,
-    NewDataKey, ScopeLock, ScopeRecord,
+    DataKeyRecord, DestroyedKey, FirstKeys, FirstKeysCreated, KekRecord, KekState, KeyHistory, KeyStore, KeyTableNames,
+    LogEntry, NewDataKey, ScopeLock, ScopeRecord,
 };
 use crate::sql::errors::postgres::{UNDEFINED_TABLE, sql_state};
 use crate::sql::keys::{active_key_id, data_key_of_scope, destroyed, history, kek, refused_key, scope};
@@ -152,7 +152,6 @@ impl KeyStore for PostgresKeys {
     async fn change_scope(&self, tx: &mut PgConnection, entry: &LogEntry) -> Result<()> {
         const OPERATION: &str = "changing a key scope";
         in_transaction(tx, OPERATION)?;
-        Postgres::commit_durably(tx).await?;
         let recorded = query(&self.sql.change_scope)
             .bind(entry.entry_id)
             .bind(entry.scope.kind())
@@ -175,10 +174,14 @@ impl KeyStore for PostgresKeys {
         if recorded.rows_affected() == 1 { Ok(()) } else { Err(no_effect(OPERATION, "key_scopes or shred_entries")) }
     }
 
-    async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(
+        &self,
+        tx: &mut PgConnection,
+        scope: &KeyScope,
+        at: OffsetDateTime,
+    ) -> Result<Vec<DestroyedKey>> {
         const OPERATION: &str = "destroying data keys";
         in_transaction(tx, OPERATION)?;
-        Postgres::commit_durably(tx).await?;
         let rows = query(&self.sql.destroy_keys)
             .bind(scope.kind())
             .bind(scope.id())
@@ -194,21 +197,8 @@ impl KeyStore for PostgresKeys {
     }
 
     async fn history(&self, tx: &mut PgConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        let Some(record) = self.look(tx, std::slice::from_ref(scope)).await?.pop() else { return Ok(None) };
-        let failed = || database("reading a key history");
-        let keys = query(&self.sql.history_keys)
-            .bind(scope.kind())
-            .bind(scope.id())
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed())?;
-        let entries = query(&self.sql.history_entries)
-            .bind(scope.kind())
-            .bind(scope.id())
-            .fetch_all(tx)
-            .await
-            .map_err(failed())?;
-        history(record, &keys, &entries).map(Some)
+        let rows = query(&self.sql.history).bind(scope.kind()).bind(scope.id()).fetch_all(tx).await;
+        history(&rows.map_err(database("reading a key history"))?)
     }
 }
 

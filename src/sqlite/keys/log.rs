@@ -137,7 +137,7 @@ impl LogRows for Rows<'_> {
     }
 
     async fn data_keys_of(&mut self, scope: &KeyScope) -> Result<Vec<DataKeyRecord>> {
-        let rows = query(&self.keys.sql.history_keys)
+        let rows = query(&self.keys.sql.keys_of_scope)
             .bind(scope.kind().to_owned())
             .bind(scope.id().to_owned())
             .fetch_all(&mut *self.tx)

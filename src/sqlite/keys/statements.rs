@@ -57,10 +57,17 @@ statements! {
                 ELSE due_at END
         WHERE scope_kind = ?1 AND scope_id = ?2",
     add_entry: log::ADD_ENTRY,
-    destroy_keys: keys::DESTROY_KEYS,
+    destroy_keys: &format!("{} {}", keys::DESTROY_KEYS, keys::RETURNING_DESTROYED),
     any_key_of_scope: keys::ANY_KEY_OF_SCOPE,
-    history_keys: keys::HISTORY_KEYS,
-    history_entries: keys::HISTORY_ENTRIES,
+    keys_of_scope: keys::KEYS_OF_SCOPE,
+    // One statement, so that all of it is of one state of the database.
+    history: "SELECT {no_key_and_scope}, {entry} FROM {shred_entries} AS e WHERE e.scope_kind = ?1 AND e.scope_id = ?2
+        UNION ALL
+        SELECT {key}, {scope}, {no_entry}
+        FROM {key_scopes} AS s LEFT JOIN {data_keys} AS k ON k.key_id = s.active_key_id
+        WHERE s.scope_kind = ?1 AND s.scope_id = ?2
+        UNION ALL
+        SELECT {key}, {no_scope}, {no_entry} FROM {data_keys} AS k WHERE k.scope_kind = ?1 AND k.scope_id = ?2",
     restored_scopes: keys::RESTORED_SCOPES,
     // The time is compared outside, because the planner takes the index in its order then. The rows are in that order.
     due_scopes: "SELECT * FROM (

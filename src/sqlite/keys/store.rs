@@ -4,7 +4,8 @@ use super::SqliteKeys;
 use crate::error::{Error, KeyFault, Result, no_effect};
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
 use crate::keys::{
-    DataKeyRecord, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock, ScopeRecord,
+    DataKeyRecord, DestroyedKey, KekRecord, KekState, KeyHistory, KeyStore, LogEntry, NewDataKey, ScopeLock,
+    ScopeRecord,
 };
 use crate::sql::keys::{data_key_of_scope, destroyed, history, kek, refused_key, scope};
 use crate::sql::{SqlRow, in_transaction, key_database as database};
@@ -138,7 +139,7 @@ impl KeyStore for SqliteKeys {
         tx: &mut SqliteConnection,
         scope: &KeyScope,
         at: OffsetDateTime,
-    ) -> Result<Vec<KeyId>> {
+    ) -> Result<Vec<DestroyedKey>> {
         const OPERATION: &str = "destroying data keys";
         in_transaction(tx, OPERATION)?;
         let failed = || database(OPERATION);
@@ -164,23 +165,8 @@ impl KeyStore for SqliteKeys {
     }
 
     async fn history(&self, tx: &mut SqliteConnection, scope: &KeyScope) -> Result<Option<KeyHistory>> {
-        let Some(record) = self.scopes(tx, std::slice::from_ref(scope), ScopeLock::None).await?.pop() else {
-            return Ok(None);
-        };
-        let failed = || database("reading a key history");
-        let keys = query(&self.sql.history_keys)
-            .bind(scope.kind())
-            .bind(scope.id())
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed())?;
-        let entries = query(&self.sql.history_entries)
-            .bind(scope.kind())
-            .bind(scope.id())
-            .fetch_all(tx)
-            .await
-            .map_err(failed())?;
-        history(record, &keys, &entries).map(Some)
+        let rows = query(&self.sql.history).bind(scope.kind()).bind(scope.id()).fetch_all(tx).await;
+        history(&rows.map_err(database("reading a key history"))?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `shred --from` and `shred --partition`: many scopes in one command.
 
 use super::*;
+use crate::rewrap_process::reached;
 use serde_json::json;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -174,9 +175,7 @@ async fn i11_a_shred_of_many_that_is_killed_is_completed_by_the_next(world: Worl
     let count = async |sql| world.column(sql).await[0].parse::<usize>().unwrap();
     for point in [1, 200, 900] {
         let mut child = start(&world, path.to_str().unwrap());
-        while count(SHREDDED).await < point && child.try_wait().unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
+        reached(&world, &mut child, SHREDDED, point).await;
         // SIGKILL
         child.kill().unwrap();
         child.wait().unwrap();
