@@ -156,7 +156,7 @@ async fn settle(db: &Postgres) {
     let mut connection = db.pool.acquire().await.unwrap();
     let deadline = Deadline::of("for transactions to end whose client has gone");
     loop {
-        deadline.check();
+        deadline.look_again().await;
         let busy: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND \
              xact_start IS NOT NULL",

@@ -12,6 +12,7 @@ use eventseal::{
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 use std::time::Duration;
+use support::deadline::passed;
 use support::{Deadline, Postgres};
 use time::OffsetDateTime;
 
@@ -165,10 +166,8 @@ pub(crate) async fn set_up(db: &Postgres, store: &SealedStore<PostgresStore>, op
         _ => {}
     }
     tx.commit().await.unwrap();
-    let deadline = Deadline::of("for the shred to come due");
-    while due.is_some_and(|due| OffsetDateTime::now_utc() <= due) {
-        deadline.check();
-        tokio::task::yield_now().await;
+    if let Some(due) = due {
+        passed(due).await;
     }
 }
 
@@ -176,7 +175,7 @@ pub(crate) async fn set_up(db: &Postgres, store: &SealedStore<PostgresStore>, op
 async fn schedule_soon(tx: &mut PgConnection, store: &SealedStore<PostgresStore>, scope: &KeyScope) -> OffsetDateTime {
     let deadline = Deadline::of("for a time that is not past when it is looked at");
     loop {
-        deadline.check();
+        deadline.look_again().await;
         let due = OffsetDateTime::now_utc() + Duration::from_millis(3);
         match store.keys().schedule_shred(tx, scope, due, ShredMode::KeepWorking, "before").await {
             Ok(_) => return due,

@@ -1,8 +1,8 @@
 //! Counts the crates that are built before the first example runs: a newcomer waits for them.
 
-use crate::sources::repository;
 use std::collections::BTreeSet;
 use std::process::Command;
+use support::sources::repository;
 
 /// It may shrink. If it has to grow, see first whether a feature can be left out, or a test moved to this crate.
 const AT_MOST: usize = 152;

@@ -1,9 +1,9 @@
 //! The public names of the library are those that `facade.txt` lists, one line each, so that a pull request shows what
 //! it adds and takes away. Each public item has one path.
 
-use crate::sources::{Library, joined, repository};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use support::sources::{Library, joined, repository};
 
 /// What tells a derive from the trait of its name.
 const DERIVE: &str = " (derive)";

@@ -1,9 +1,9 @@
 //! The pages that people read: each block of code in them is tested or says why not, and each link leads somewhere, on
 //! the repository's site as well as in the library's documentation.
 
-use crate::sources::repository;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use support::sources::repository;
 
 /// The pages, and the names under which the documentation has them as well.
 const PAGES: &[(&str, Option<&str>)] = &[

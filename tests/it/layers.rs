@@ -1,8 +1,8 @@
 //! The imports of the library follow the table of layers in CONTRIBUTING.md.
 
-use crate::sources::{Library, repository};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use support::sources::{Library, repository};
 
 /// Arrows that run up today, each with its reason. This list may only shrink: an entry that no longer occurs fails the
 /// test.

@@ -1,8 +1,8 @@
 //! How long files and lines may be. Clippy sees to functions (`too-many-lines-threshold` in clippy.toml).
 
-use crate::sources::repository;
 use std::fs;
 use std::path::{Path, PathBuf};
+use support::sources::repository;
 
 const LINES: usize = 500;
 const COLUMNS: usize = 120;

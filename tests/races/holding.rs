@@ -74,9 +74,7 @@ async fn i12_sweeps_race_a_hold_a_shred_and_an_append() {
         let due = time::OffsetDateTime::now_utc() + std::time::Duration::from_millis(2);
         stores[0].keys().schedule_shred(&mut tx, &scope, due, ShredMode::KeepWorking, "race").await.unwrap();
         tx.commit().await.unwrap();
-        while time::OffsetDateTime::now_utc() <= due {
-            tokio::task::yield_now().await;
-        }
+        support::deadline::passed(due).await;
         let mut running = Vec::new();
         for (index, what) in ["sweep", "hold", "sweep", "append", "shred"].into_iter().enumerate() {
             let (db, store, scope, id) = (Arc::clone(&db), Arc::clone(&stores[index % 3]), scope.clone(), id.clone());

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 /// The limit of all waits. It is far longer than any wait of a test takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// For a loop that asks until something is so.
 pub struct Deadline {
     what: &'static str,
@@ -17,9 +19,23 @@ impl Deadline {
         Self { what, began: Instant::now() }
     }
 
-    /// Call this in each round of the loop.
+    /// Call this in each round of a loop that waits: it lets a moment pass. A test that asks all the time takes a core
+    /// from what it waits for, and from the other tests.
+    pub async fn look_again(&self) {
+        self.check();
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    /// Call this in each round of a loop that has something to do.
     pub fn check(&self) {
         assert!(self.began.elapsed() < PATIENCE, "waited in vain {}", self.what);
+    }
+}
+
+/// Waits until this time has passed by the clock that the library reads.
+pub async fn passed(time: time::OffsetDateTime) {
+    while let Ok(left) = Duration::try_from(time - time::OffsetDateTime::now_utc()) {
+        tokio::time::sleep(left + PAUSE).await;
     }
 }
 

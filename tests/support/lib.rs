@@ -24,6 +24,7 @@ pub mod moto;
 pub mod pgbouncer;
 pub mod rows;
 pub mod sealing;
+pub mod sources;
 pub mod two_steps;
 #[cfg(feature = "databases")]
 pub mod wire;

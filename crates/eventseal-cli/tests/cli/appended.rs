@@ -50,7 +50,7 @@ async fn each_decision_is_in_the_copy_at_once(world: World) {
     decide(&[&["cancel-shred", "Customer", "cust_3"], &why[..]].concat());
     let deadline = support::Deadline::of("for a shred that comes due");
     while decide(&["sweep"])["shredded"] != 1 {
-        deadline.check();
+        deadline.look_again().await;
     }
     decide(&["shred", "--from", &requests(&world, &["cust_4", "cust_5"]), "--yes"]);
     decide(&["shred-log", "adopt", "--reason", "upgrade"]);

@@ -18,9 +18,7 @@ fn soon() -> (OffsetDateTime, String) {
 }
 
 async fn until(time: OffsetDateTime) {
-    while OffsetDateTime::now_utc() <= time {
-        tokio::task::yield_now().await;
-    }
+    support::deadline::passed(time).await;
 }
 
 async fn i12_a_held_scope_is_not_shredded_by_the_command(world: World) {

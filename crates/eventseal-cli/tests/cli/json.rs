@@ -256,9 +256,7 @@ async fn every_hold_and_schedule(printed: &mut Printed) {
     tx.commit().await.unwrap();
     ended("holds", &["holds"], 0);
     ended("schedules", &["schedules"], 0);
-    while OffsetDateTime::now_utc() <= due {
-        tokio::task::yield_now().await;
-    }
+    support::deadline::passed(due).await;
     let tx = db.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     ended("status", &["status", "--check"], 5);
     ended("sweep", &["sweep", "--lock-timeout", "0"], 3);

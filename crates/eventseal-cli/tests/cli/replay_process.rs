@@ -75,8 +75,7 @@ async fn killed(world: &World, copy: &str, at: At) -> u64 {
             "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'eventseal'";
         let deadline = support::Deadline::of("for the server to end a session whose client has gone");
         while !world.column(sessions).await.is_empty() {
-            deadline.check();
-            tokio::task::yield_now().await;
+            deadline.look_again().await;
         }
     }
     let left: usize = world.column(done).await[0].parse().unwrap();
