@@ -141,7 +141,8 @@ pub trait KeyStore: Send + Sync {
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
     async fn destroy_keys(&self, tx: &mut Self::Tx, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<DestroyedKey>>;
 
-    /// Everything that the table says about a scope; `None` if the scope does not exist.
+    /// Everything that the table says about a scope, all of it from one state of the database. `None` if the scope does
+    /// not exist.
     async fn history(&self, tx: &mut Self::Tx, scope: &KeyScope) -> Result<Option<KeyHistory>>;
 }
 

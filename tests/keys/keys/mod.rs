@@ -1,6 +1,7 @@
 //! Keys: reads after a shred, outages, and the number of queries of the key table.
 
 mod costs;
+mod history;
 mod life;
 mod shreds;
 mod stores;
