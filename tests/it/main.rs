@@ -1,8 +1,8 @@
 //! Tests of the library through its public API, one module for each subject. `support` has the databases and worlds
 //! they share. What needs a process of its own is beside this folder: races, crashes, allocations, compile-fail tests.
 //!
-//! Without the feature `databases` this is what reads or writes JSON and needs no database: `scripts/test` runs that
-//! with the features of serde_json that keep spellings.
+//! Without the feature `databases` this is what reads or writes JSON, or seals and opens, and needs no database:
+//! `scripts/test` runs that on AWS-LC, with the features of serde_json that keep spellings.
 
 mod api;
 #[cfg(feature = "databases")]
@@ -101,7 +101,6 @@ mod stored;
 mod streams;
 #[cfg(feature = "databases")]
 mod table_mutants;
-#[cfg(feature = "databases")]
 mod tamper;
 mod typed;
 mod unregistered;
