@@ -5,14 +5,14 @@
 //! `aws-lc-rs` all of them in AWS-LC. Nothing else of the library names one. A test says so.
 
 #[cfg(feature = "aws-lc-rs")]
-mod aws_lc;
+pub(crate) mod aws_lc;
 #[cfg(test)]
 mod backends_agree;
 pub(crate) mod primitives;
 pub(crate) mod random;
 // Tests compare the two.
 #[cfg(any(test, not(feature = "aws-lc-rs")))]
-mod rust_crypto;
+pub(crate) mod rust_crypto;
 pub(crate) mod secret;
 pub(crate) mod wrap;
 

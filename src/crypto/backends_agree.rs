@@ -96,7 +96,8 @@ impl Case {
 fn i1_ciphertexts_are_the_same_byte_for_byte_and_so_is_what_is_refused() {
     let mut bytes = Bytes(0);
     // Around the lengths of a block, of eight, and of what is done at once with vectors; none, and a huge one.
-    let mut lengths: Vec<usize> = [0, 16, 32, 128, 256, 512, 768, 4_096].iter().flat_map(|&near| near..near + 2).collect();
+    let mut lengths: Vec<usize> =
+        [0, 16, 32, 128, 256, 512, 768, 4_096].iter().flat_map(|&near| near..near + 2).collect();
     lengths.extend([15, 31, 127, 255, 511, 767, 65_535, 65_536, (1 << 20) + 7, 16 << 20]);
     lengths.extend((0..100).map(|_| bytes.below(3_000)));
     for length in lengths {
@@ -128,7 +129,8 @@ fn derived_keys_macs_and_hashes_are_the_same() {
     let mut bytes = Bytes(2 << 32);
     for round in 0..200 {
         let key = bytes.array();
-        let pieces: Vec<Vec<u8>> = (0..round % 4).map(|_| bytes.below(200)).map(|length| Bytes(round).next(length)).collect();
+        let pieces: Vec<Vec<u8>> =
+            (0..round % 4).map(|_| bytes.below(200)).map(|length| Bytes(round).next(length)).collect();
         let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         assert_eq!(rust_crypto::sha256(&pieces.concat()), aws_lc::sha256(&pieces.concat()));
         let macs = [rust_crypto::Hmac::new(&key).unwrap().mac(&pieces), aws_lc::Hmac::new(&key).unwrap().mac(&pieces)];

@@ -64,7 +64,8 @@ impl DataKey {
         const LABEL: &[u8] = b"eventseal/v1/snapshot";
         let mut enc_int = Zeroizing::new([0; 32]);
         self.hkdf.expand(&[LABEL, &transcript.0], &mut *enc_int)?;
-        let secrets: Vec<&[u8; 32]> = std::iter::once(&*enc_int).chain(parts.map(KeyPart::enc)).collect();
+        let mut secrets = vec![&*enc_int];
+        parts.for_each(|part| secrets.push(part.enc()));
         let mut enc = Zeroizing::new([0; 32]);
         extract_and_expand(&transcript.0, &secrets, LABEL, &mut *enc)?;
         Ok(JointKey { cipher: Cipher::new(&enc)? })

@@ -42,7 +42,8 @@ impl Cipher {
         sealed: &'t mut [u8],
     ) -> Option<&'t mut [u8]> {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG>()?;
-        let opened = self.0.decrypt_inout_detached(&Nonce::from(nonce), associated_data, (&mut *text).into(), (&*tag).into());
+        let opened =
+            self.0.decrypt_inout_detached(&Nonce::from(nonce), associated_data, (&mut *text).into(), (&*tag).into());
         opened.ok().map(|()| text)
     }
 }

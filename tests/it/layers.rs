@@ -128,7 +128,9 @@ fn ciphers_and_hashes_are_named_by_the_backends_alone() {
         for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
             let before = line.match_indices("::").map(|(at, _)| &line[..at]);
             let words = before.filter_map(|text| text.rsplit(|end: char| !end.is_alphanumeric() && end != '_').next());
-            found.extend(words.filter_map(|word| CIPHERS.iter().find(|name| **name == word)).map(|name| (path.clone(), *name)));
+            found.extend(
+                words.filter_map(|word| CIPHERS.iter().find(|name| **name == word)).map(|name| (path.clone(), *name)),
+            );
         }
     }
     let may: BTreeSet<_> =
