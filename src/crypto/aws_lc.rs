@@ -4,16 +4,16 @@
 //! What is wiped, and what is not, as `aws-lc-rs` 1.19.0 and `aws-lc-sys` 0.47.0 have it:
 //!
 //! - A [`Cipher`] is a `LessSafeKey`, which holds an `LcPtr<EVP_AEAD_CTX>`. Its `ManagedPointer::drop` calls
-//!   `EVP_AEAD_CTX_free`, and that calls `OPENSSL_free`, which wipes all that it frees (`OPENSSL_cleanse`). The schedule
-//!   of the key is within that memory, and never moves.
+//!   `EVP_AEAD_CTX_free`, and that calls `OPENSSL_free`, which wipes all that it frees (`OPENSSL_cleanse`). The
+//!   schedule of the key is within that memory, and never moves.
 //! - [`Hkdf`] is a `Prk`: `Prk::drop` wipes the bytes of its key. `HKDF_expand` and `HKDF` wipe their blocks.
 //!   `Salt::extract` wipes its copy of the secrets (`ZeroizeBoxSlice::drop`).
 //! - [`Hmac`] is a `hmac::Key`: `LcHmacCtx::drop` calls `HMAC_CTX_cleanup`, which wipes the states.
-//! - `SHA256` wipes its state. `RAND_bytes` wipes what it draws its seeds with.
+//! - `SHA256` wipes its state, and `rand_bytes_core` its seeds.
 //! - `aead_aes_gcm_seal_scatter_impl` and `aead_aes_gcm_open_gather_impl` do not wipe their `GCM128_CONTEXT`: GHASH's
-//!   key and its multiples, of a key for one event, stay on the stack until it is used again.
-//! - `HMAC_CTX` and the bytes of a `Prk` lie within the values here. Where the compiler moves such a value, it may leave
-//!   a copy, as with all keys of the library.
+//!   key and its multiples, of a key for one event, stay on the stack until that memory is used again.
+//! - `HMAC_CTX` and the bytes of a `Prk` lie within the values here. Where the compiler moves such a value, it may
+//!   leave a copy, as with all keys of the library.
 //!
 //! The constructors of `Hmac` and the hashes panic where AWS-LC can't make a state. For SHA-256, no state is allocated,
 //! so there is nothing that could fail.
@@ -128,10 +128,14 @@ fn first_32(output: &[u8]) -> [u8; 32] {
 /// AWS-LC's generator has a state that outlives a call. Where nothing tells it that the machine was copied, both copies
 /// would draw the same bytes. Those of the operating system differ.
 pub(crate) fn add_random(bytes: &mut [u8]) -> Result<()> {
+    add(bytes, |drawn| rand::fill(drawn).map_err(|_| Error::Keys(KeyFault::Random)))
+}
+
+pub(super) fn add(bytes: &mut [u8], draw: impl Fn(&mut [u8]) -> Result<()>) -> Result<()> {
     let mut drawn = Zeroizing::new([0; 64]);
     for piece in bytes.chunks_mut(drawn.len()) {
         let drawn = &mut drawn[..piece.len()];
-        rand::fill(drawn).map_err(|_| Error::Keys(KeyFault::Random))?;
+        draw(drawn)?;
         piece.iter_mut().zip(drawn).for_each(|(byte, drawn)| *byte ^= *drawn);
     }
     Ok(())

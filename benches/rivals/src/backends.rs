@@ -9,7 +9,8 @@ pub(crate) const SUBJECT: Subject = Subject {
     title: "Beside RustCrypto: the feature aws-lc-rs",
     about: "The engine with the feature `aws-lc-rs`, whose ciphers, hashes and random generator are those of AWS-LC, \
         beside the engine without it. Both are in one program, and do all that sealing and opening an event takes, its \
-        keys at hand. The first row is of the key of one event alone: derived from the bytes of a data key, and made ready.",
+        keys at hand. The first row is of the key of one event alone: derived from the bytes of a data key, and made \
+        ready. A speed below 1 means that AWS-LC is slower.",
     run,
 };
 
