@@ -92,6 +92,12 @@ impl Engine {
     }
 }
 
+/// Where ciphers and hashes are: `RustCrypto` or `AWS-LC`.
+#[must_use]
+pub const fn backend() -> &'static str {
+    crate::crypto::backend::NAME
+}
+
 /// Every statement on the key tables, by name.
 #[cfg(feature = "postgres")]
 #[must_use]

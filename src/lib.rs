@@ -106,6 +106,8 @@
 //! - `derive` (default): the derives of [`Event`], [`EventPart`], [`Events`] and [`Scope`].
 //! - `chrono`, `rust_decimal`: their types can be fields of types with a derive of [`EventPart`].
 //! - `sqlite` (default): `SqliteStore`, `SqliteKeys`, `SqliteSnapshots` and `SqliteBlindIndex`.
+//! - `aws-lc-rs`: ciphers, hashes and the random generator of AWS-LC, in place of those of RustCrypto. The sealed bytes
+//!   are the same.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.

@@ -12,8 +12,18 @@ use time::macros::format_description;
 
 /// The versions that this program was built with.
 const LOCK_FILE: &str = include_str!("../../Cargo.lock");
-const CRATES: [&str; 9] =
-    ["eventseal", "aes-gcm", "sha2", "hkdf", "serde_json", "sqlx", "tokio", "libsqlite3-sys", "cqrs-es-crypto"];
+const CRATES: [&str; 10] = [
+    "eventseal",
+    "aes-gcm",
+    "sha2",
+    "hkdf",
+    "aws-lc-rs",
+    "serde_json",
+    "sqlx",
+    "tokio",
+    "libsqlite3-sys",
+    "cqrs-es-crypto",
+];
 /// What of a processor matters to ciphers and hashes.
 const ABILITIES: [&str; 6] = ["aes", "vaes", "pclmulqdq", "vpclmulqdq", "sha_ni", "avx2"];
 

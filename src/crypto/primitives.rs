@@ -1,14 +1,8 @@
 //! The primitives of the sealed format, each with its formula. `docs/format.md` is the specification.
 
+use crate::crypto::backend::{Cipher, Hkdf, Hmac, extract_and_expand, sha256};
 use crate::crypto::random;
-use crate::error::{Error, KeyFault, Result};
-use aes_gcm::aead::consts::U12;
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::aes::Aes256Enc;
-use aes_gcm::{AesGcm, Nonce};
-use hkdf::{Hkdf, HkdfExtract};
-use hmac::{Hmac, Mac};
-use sha2::{Digest, Sha256};
+use crate::error::Result;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -20,32 +14,26 @@ pub(crate) const COMMITMENT: usize = 32;
 /// The length of the tag that AES-GCM adds to a plaintext, in bytes.
 pub(crate) const GCM_TAG: usize = 16;
 
-/// AES-256-GCM. GCM never runs AES backwards, so only the keys for encryption are made ready.
-type Cipher = AesGcm<Aes256Enc, U12>;
-
 /// The plaintext of a field is padded to a multiple of this many bytes, or of more if the schema says so.
 pub(crate) const PAD: usize = 32;
 
 /// A data key, ready for use. It is wiped when it is dropped, and can't be printed, cloned or serialized.
 pub(crate) struct DataKey {
     /// The key is uniformly random, so HKDF's extract step is not needed (RFC 5869, section 3.3).
-    hkdf: Hkdf<Sha256>,
+    hkdf: Hkdf,
     /// Only used if this is an integrity key, which authenticates headers.
-    mac: Hmac<Sha256>,
+    mac: Hmac,
 }
 
 impl DataKey {
     pub(crate) fn new(key: &[u8; 32]) -> Result<Self> {
-        // Neither can fail: HMAC takes keys of any length, and 32 bytes are a whole pseudorandom key.
-        let hkdf = Hkdf::from_prk(key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(Self { hkdf, mac })
+        Ok(Self { hkdf: Hkdf::new(key)?, mac: Hmac::new(key)? })
     }
 
     /// `enc_i ‖ commit_i = HKDF-Expand-SHA256(DEK_i, "eventseal/v1/seal" ‖ T ‖ i, 64)`
     pub(crate) fn event_key(&self, transcript: &Transcript, index: u16) -> Result<EventKey> {
         let part = self.key_part(transcript, index)?;
-        Ok(EventKey { cipher: Cipher::new(part.enc().into()), commitment: *part.commitment() })
+        Ok(EventKey { cipher: Cipher::new(part.enc())?, commitment: *part.commitment() })
     }
 
     /// `enc_i` and `commit_i` as for an [`event_key`](Self::event_key), where `enc_i` is a part of a [`JointKey`].
@@ -58,7 +46,7 @@ impl DataKey {
         rest[..32].copy_from_slice(&transcript.0);
         rest[32..].copy_from_slice(&index.to_be_bytes());
         let mut okm = Zeroizing::new([[0; 32]; 2]);
-        self.hkdf.expand(&info, okm.as_flattened_mut()).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+        self.hkdf.expand(&[&info], okm.as_flattened_mut())?;
         Ok(KeyPart { okm })
     }
 
@@ -74,23 +62,18 @@ impl DataKey {
         parts: impl Iterator<Item = &'p KeyPart>,
     ) -> Result<JointKey> {
         const LABEL: &[u8] = b"eventseal/v1/snapshot";
-        let failed = |_| Error::Keys(KeyFault::Cryptography);
+        let mut enc_int = Zeroizing::new([0; 32]);
+        self.hkdf.expand(&[LABEL, &transcript.0], &mut *enc_int)?;
+        let mut secrets = vec![&*enc_int];
+        parts.for_each(|part| secrets.push(part.enc()));
         let mut enc = Zeroizing::new([0; 32]);
-        self.hkdf.expand_multi_info(&[LABEL, &transcript.0], &mut *enc).map_err(failed)?;
-        let mut extract = HkdfExtract::<Sha256>::new(Some(&transcript.0));
-        extract.input_ikm(&*enc);
-        parts.for_each(|part| extract.input_ikm(part.enc()));
-        let (_, hkdf) = extract.finalize();
-        hkdf.expand(LABEL, &mut *enc).map_err(failed)?;
-        Ok(JointKey { cipher: Cipher::new((&*enc).into()) })
+        extract_and_expand(&transcript.0, &secrets, LABEL, &mut *enc)?;
+        Ok(JointKey { cipher: Cipher::new(&enc)? })
     }
 
     /// `tag = HMAC-SHA256(K_int, "eventseal/v1/header" ‖ T)[..16]`
     pub(crate) fn header_tag(&self, transcript: &Transcript) -> [u8; TAG] {
-        let mut mac = self.mac.clone();
-        mac.update(b"eventseal/v1/header");
-        mac.update(&transcript.0);
-        let full = mac.finalize().into_bytes();
+        let full = self.mac.mac(&[b"eventseal/v1/header", &transcript.0]);
         let mut tag = [0; TAG];
         tag.copy_from_slice(&full[..TAG]);
         tag
@@ -99,17 +82,15 @@ impl DataKey {
     /// `K_log = HKDF-Expand-SHA256(K_int, "eventseal/v1/log", 32)`, if this is an integrity key.
     pub(crate) fn log_key(&self) -> Result<LogKey> {
         let mut key = Zeroizing::new([0; 32]);
-        self.hkdf.expand(b"eventseal/v1/log", &mut *key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(LogKey { mac })
+        self.hkdf.expand(&[b"eventseal/v1/log"], &mut *key)?;
+        Ok(LogKey { mac: Hmac::new(&key)? })
     }
 
     /// `K_index = HKDF-Expand-SHA256(DEK, "eventseal/v1/index", 32)`, if this is a key of the blind indexes.
     pub(crate) fn index_key(&self) -> Result<IndexKey> {
         let mut key = Zeroizing::new([0; 32]);
-        self.hkdf.expand(b"eventseal/v1/index", &mut *key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).map_err(|_| Error::Keys(KeyFault::Cryptography))?;
-        Ok(IndexKey { mac })
+        self.hkdf.expand(&[b"eventseal/v1/index"], &mut *key)?;
+        Ok(IndexKey { mac: Hmac::new(&key)? })
     }
 
     pub(crate) fn header_tag_is(&self, transcript: &Transcript, tag: &[u8]) -> bool {
@@ -120,16 +101,13 @@ impl DataKey {
 /// The key that authenticates the shred log. It is wiped when it is dropped.
 #[derive(Clone)]
 pub(crate) struct LogKey {
-    mac: Hmac<Sha256>,
+    mac: Hmac,
 }
 
 impl LogKey {
     /// `HMAC-SHA256(K_log, label ‖ T)`
     pub(crate) fn mac(&self, label: &[u8], transcript: &Transcript) -> [u8; 32] {
-        let mut mac = self.mac.clone();
-        mac.update(label);
-        mac.update(&transcript.0);
-        mac.finalize().into_bytes().into()
+        self.mac.mac(&[label, &transcript.0])
     }
 
     pub(crate) fn mac_is(&self, label: &[u8], transcript: &Transcript, mac: &[u8; 32]) -> bool {
@@ -139,20 +117,16 @@ impl LogKey {
 
 /// The key that makes the hashes of the blind indexes. It is wiped when it is dropped.
 pub(crate) struct IndexKey {
-    mac: Hmac<Sha256>,
+    mac: Hmac,
 }
 
 impl IndexKey {
     /// The first `bits` of `HMAC-SHA256(K_index, lp(index) ‖ lp(value))`. The bits that are left of the last byte are
     /// zero.
     pub(crate) fn hash(&self, index: &str, value: &str, bits: u16) -> Vec<u8> {
-        let mut mac = self.mac.clone();
-        for item in [index, value] {
-            #[allow(clippy::cast_possible_truncation, reason = "every item is bounded far below 4 GiB")]
-            mac.update(&(item.len() as u32).to_be_bytes());
-            mac.update(item.as_bytes());
-        }
-        let mut hash = mac.finalize().into_bytes().to_vec();
+        #[allow(clippy::cast_possible_truncation, reason = "every item is bounded far below 4 GiB")]
+        let [of_index, of_value] = [index, value].map(|item| (item.len() as u32).to_be_bytes());
+        let mut hash = self.mac.mac(&[&of_index, index.as_bytes(), &of_value, value.as_bytes()]).to_vec();
         hash.truncate(usize::from(bits).div_ceil(8));
         if let Some(last) = hash.last_mut().filter(|_| !bits.is_multiple_of(8)) {
             *last &= 0xff << (8 - bits % 8);
@@ -249,29 +223,26 @@ fn seal_padded(
     buffer.extend_from_slice(value);
     buffer.push(0x80);
     buffer.resize(padded, 0);
-    let tag = cipher
-        .encrypt_inout_detached(&nonce(index), pointer.as_bytes(), buffer.as_mut_slice().into())
-        .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+    let tag = cipher.seal(nonce(index), pointer.as_bytes(), buffer)?;
     buffer.extend_from_slice(&tag);
     Ok(())
 }
 
 fn open_padded(cipher: &Cipher, index: u16, pointer: &str, buffer: &mut [u8]) -> Option<usize> {
-    let (text, tag) = buffer.split_at_mut(buffer.len().checked_sub(GCM_TAG)?);
-    if text.is_empty() || !text.len().is_multiple_of(PAD) {
+    let length = buffer.len().checked_sub(GCM_TAG)?;
+    if length == 0 || !length.is_multiple_of(PAD) {
         return None;
     }
-    let tag: &[u8; GCM_TAG] = (&*tag).try_into().ok()?;
-    cipher.decrypt_inout_detached(&nonce(index), pointer.as_bytes(), (&mut *text).into(), tag.into()).ok()?;
+    let text = cipher.open(nonce(index), pointer.as_bytes(), buffer)?;
     // The padding of ISO/IEC 7816-4: the last byte that is not zero is 0x80, and the value ends before it.
     let end = text.iter().rposition(|byte| *byte != 0)?;
     (text[end] == 0x80).then_some(end)
 }
 
-fn nonce(index: u16) -> Nonce<U12> {
+fn nonce(index: u16) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[10..].copy_from_slice(&index.to_be_bytes());
-    nonce.into()
+    nonce
 }
 
 /// A hash of everything that a seal is bound to: `T = SHA-256(length_1 ‖ item_1 ‖ length_2 ‖ item_2 …)`, with lengths
@@ -288,7 +259,7 @@ impl Transcript {
             text.extend_from_slice(&(item.len() as u32).to_be_bytes());
             text.extend_from_slice(item);
         }
-        Self(Sha256::digest(&text).into())
+        Self(sha256(&text))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {

@@ -1,5 +1,6 @@
-//! Random bytes from the operating system, and nothing else.
+//! Random bytes from the operating system. With the feature `aws-lc-rs`, AWS-LC's generator adds its own to them.
 
+use crate::crypto::backend;
 use crate::crypto::secret::SecretKey;
 use crate::error::{Error, KeyFault, Result};
 use uuid::Uuid;
@@ -7,7 +8,8 @@ use zeroize::Zeroizing;
 
 /// Fills `bytes`, or fails: there is no fallback to a weaker source.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|_| Error::Keys(KeyFault::Random))
+    getrandom::fill(bytes).map_err(|_| Error::Keys(KeyFault::Random))?;
+    backend::add_random(bytes)
 }
 
 /// A new 256-bit key.

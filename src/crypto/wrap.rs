@@ -9,20 +9,20 @@
 //! Every wrap draws a new salt, so every derived key is new. So the nonce can be constant, and the number of keys under
 //! one wrapping key is not limited by random nonces (NIST SP 800-38D, section 8.3).
 
+use crate::crypto::backend::{Cipher, Hkdf};
 use crate::crypto::primitives::Transcript;
 use crate::crypto::random;
 use crate::crypto::secret::SecretKey;
-use crate::error::{Error, KeyFault, Result};
+use crate::error::Result;
 use crate::keys::names::{KekId, KeyId, KeyScope, Namespace};
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce};
-use hkdf::Hkdf;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
 const SALT: usize = 16;
-const WRAPPED: usize = 1 + SALT + 32 + 16;
+const SEALED: usize = 32 + 16;
+const WRAPPED: usize = 1 + SALT + SEALED;
+/// Each derived key is used once.
+const NONCE: [u8; 12] = [0; 12];
 
 /// Wraps `key` under `wrapping`. Every call gives another result.
 pub(crate) fn wrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], key: &SecretKey) -> Result<Vec<u8>> {
@@ -39,14 +39,12 @@ pub(crate) fn wrap_with_salt(
     salt: &[u8; SALT],
     key: &SecretKey,
 ) -> Result<Vec<u8>> {
-    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok_or(Error::Keys(KeyFault::Cryptography))?;
+    let (cipher, bound) = cipher(wrapping, associated_data, salt)?;
     let mut wrapped = Vec::with_capacity(WRAPPED);
     wrapped.push(VERSION);
     wrapped.extend_from_slice(salt);
     wrapped.extend_from_slice(key.expose());
-    let tag = cipher
-        .encrypt_inout_detached(&Nonce::default(), bound.as_bytes(), wrapped[1 + SALT..].as_mut().into())
-        .map_err(|_| Error::Keys(KeyFault::Cryptography))?;
+    let tag = cipher.seal(NONCE, bound.as_bytes(), &mut wrapped[1 + SALT..])?;
     wrapped.extend_from_slice(&tag);
     Ok(wrapped)
 }
@@ -57,22 +55,20 @@ pub(crate) fn unwrap_key(wrapping: &SecretKey, associated_data: &[&[u8]], wrappe
     let wrapped: &[u8; WRAPPED] = wrapped.try_into().ok()?;
     let [VERSION, rest @ ..] = wrapped else { return None };
     let (salt, rest) = rest.split_first_chunk::<SALT>()?;
-    let (ciphertext, tag) = rest.split_first_chunk::<32>()?;
-    let tag: &[u8; 16] = tag.try_into().ok()?;
-    let (cipher, bound) = cipher(wrapping, associated_data, salt)?;
-    let mut key = Zeroizing::new(*ciphertext);
-    cipher.decrypt_inout_detached(&Nonce::default(), bound.as_bytes(), key.as_mut_slice().into(), tag.into()).ok()?;
+    let sealed: &[u8; SEALED] = rest.try_into().ok()?;
+    let (cipher, bound) = cipher(wrapping, associated_data, salt).ok()?;
+    let mut opened = Zeroizing::new(*sealed);
+    let key: &[u8; 32] = (&*cipher.open(NONCE, bound.as_bytes(), &mut *opened)?).try_into().ok()?;
     Some(SecretKey::new(*key))
 }
 
-fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) -> Option<(Aes256Gcm, Transcript)> {
+fn cipher(wrapping: &SecretKey, associated_data: &[&[u8]], salt: &[u8; SALT]) -> Result<(Cipher, Transcript)> {
     let mut items = associated_data.to_vec();
     items.push(salt);
     let bound = Transcript::of(&items);
     let mut key = Zeroizing::new([0; 32]);
-    let hkdf = Hkdf::<Sha256>::from_prk(wrapping.expose()).ok()?;
-    hkdf.expand_multi_info(&[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key).ok()?;
-    Some((Aes256Gcm::new_from_slice(&*key).ok()?, bound))
+    Hkdf::new(wrapping.expose())?.expand(&[b"eventseal/v1/wrap", bound.as_bytes()], &mut *key)?;
+    Ok((Cipher::new(&key)?, bound))
 }
 
 /// What a wrapped data key is bound to. So the wrapped keys of two rows of the key table can't be exchanged.

@@ -1,10 +1,10 @@
 //! A table of blind indexes: what both databases do alike.
 
 use crate::blind_index::BlindEntry;
+use crate::crypto::backend::sha256;
 use crate::error::Result;
 use crate::keys::names::{KeyId, KeyScope};
 use crate::sql::{SqlRow, qualified};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// The table if no other one is named.
@@ -15,12 +15,8 @@ pub(crate) fn slot(entry: &BlindEntry) -> Vec<u8> {
     if entry.unique {
         return Vec::new();
     }
-    let mut hash = Sha256::new();
     // Names hold no NUL.
-    for part in [entry.scope.kind(), "\0", entry.scope.id()] {
-        hash.update(part);
-    }
-    hash.finalize().to_vec()
+    sha256([entry.scope.kind(), "\0", entry.scope.id()].concat().as_bytes()).to_vec()
 }
 
 /// An entry of a row: key, hash, slot, kind, id and generation.

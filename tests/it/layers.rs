@@ -106,3 +106,34 @@ fn imports_follow_the_layers() {
     wrong.dedup();
     assert!(wrong.is_empty(), "the imports do not follow CONTRIBUTING.md:\n{}", wrong.join("\n"));
 }
+
+/// Crates that encrypt, hash or draw random bytes.
+const CIPHERS: &[&str] = &["aes_gcm", "aws_lc_rs", "getrandom", "hkdf", "hmac", "rand", "ring", "sha2"];
+
+/// The modules that may name them (`aws_lc_rs` has modules that are called like crates). With the feature `aws-lc-rs`
+/// nothing is left to RustCrypto: nobody would notice a call that is.
+const BACKENDS: &[(&str, &[&str])] = &[
+    ("crypto::aws_lc", &["aws_lc_rs", "hkdf", "hmac", "rand"]),
+    ("crypto::random", &["getrandom"]),
+    ("crypto::rust_crypto", &["aes_gcm", "hkdf", "hmac", "sha2"]),
+];
+
+#[test]
+fn ciphers_and_hashes_are_named_by_the_backends_alone() {
+    let mut found = BTreeSet::new();
+    for path in Library::read().modules.into_keys() {
+        let file = repository().join("src").join(path.replace("::", "/")).with_extension("rs");
+        // A module within another one's file has none.
+        let Ok(text) = fs::read_to_string(file) else { continue };
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let before = line.match_indices("::").map(|(at, _)| &line[..at]);
+            let words = before.filter_map(|text| text.rsplit(|end: char| !end.is_alphanumeric() && end != '_').next());
+            found.extend(
+                words.filter_map(|word| CIPHERS.iter().find(|name| **name == word)).map(|name| (path.clone(), *name)),
+            );
+        }
+    }
+    let may: BTreeSet<_> =
+        BACKENDS.iter().flat_map(|(path, names)| names.iter().map(|name| ((*path).to_owned(), *name))).collect();
+    assert_eq!(found, may);
+}

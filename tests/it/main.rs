@@ -2,8 +2,8 @@
 //! the repository. `support` has the worlds they share. Tests on databases are in `keys` and `stores`. What needs a
 //! process of its own is beside these folders too: races, crashes, allocations, compile-fail tests.
 //!
-//! `scripts/test` also runs these with the features of serde_json that keep spellings, and without the feature
-//! `databases`.
+//! `scripts/test` also runs these without the feature `databases`, on AWS-LC, and with the features of serde_json that
+//! keep spellings.
 
 mod api;
 mod changes;
@@ -21,6 +21,7 @@ mod numbers;
 mod properties;
 mod roundtrip;
 mod schemas;
+mod tamper;
 mod typed;
 mod unregistered;
 mod vectors;

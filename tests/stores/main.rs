@@ -24,4 +24,3 @@ mod sqlite;
 mod stored;
 mod streams;
 mod table_mutants;
-mod tamper;

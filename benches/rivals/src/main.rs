@@ -1,7 +1,8 @@
-//! The benchmarks with rivals: crates that others wrote for the same purpose.
+//! The benchmarks with rivals: crates that others wrote for the same purpose, and the library on its other backend.
 
+mod backends;
 mod cqrs_es_crypto;
 
 fn main() -> std::process::ExitCode {
-    eventseal_bench::run(&[cqrs_es_crypto::SUBJECT])
+    eventseal_bench::run(&[backends::SUBJECT, cqrs_es_crypto::SUBJECT])
 }

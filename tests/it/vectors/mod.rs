@@ -40,6 +40,13 @@ fn cases_of(files: [&str; 3]) -> Vec<Case> {
     cases.concat()
 }
 
+/// All backends come to the same bytes. So nothing but this fails if a build has another one than it asked for.
+#[test]
+fn the_vectors_run_on_the_backend_that_was_asked_for() {
+    let asked = if cfg!(feature = "aws-lc-rs") { "AWS-LC" } else { "RustCrypto" };
+    assert_eq!(eventseal::internals::backend(), asked);
+}
+
 /// I1, I4: what the files promise about payloads that hold.
 #[test]
 fn i1_the_pass_vectors_seal_and_open_to_their_bytes() {
