@@ -287,4 +287,8 @@ mod pages {
 
     #[doc = include_str!("../docs/format.md")]
     struct Format;
+
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../docs/scaling.md")]
+    struct Scaling;
 }

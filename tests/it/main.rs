@@ -79,6 +79,8 @@ mod rotation;
 mod roundtrip;
 mod schemas;
 #[cfg(feature = "databases")]
+mod scaling;
+#[cfg(feature = "databases")]
 mod seal_index;
 #[cfg(feature = "databases")]
 mod seal_index_mutants;
