@@ -98,6 +98,11 @@ impl DriverError {
         matches!(self.0.failure, Failure::Outage | Failure::ReadOnly)
     }
 
+    /// Does the database take no writes here, because it is a standby or because the transaction is read-only?
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.failure == Failure::ReadOnly
+    }
+
     /// The error as the driver made it, such as a `sqlx::Error` to downcast to.
     ///
     /// **Its `Debug` may show rows of the table**, wrapped keys and payloads among them: put it into no log.
@@ -228,7 +233,7 @@ fn failure_of(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
 
 /// What to do about a failure of the database, as far as it can be told.
 pub(crate) fn remedy(source: &DriverError) -> &'static str {
-    if source.0.failure == Failure::ReadOnly {
+    if source.is_read_only() {
         ": it takes no writes here, because it is a standby or the transaction is read-only; roll back, and run the \
          transaction again on the primary"
     } else if source.is_outage() {

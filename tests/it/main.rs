@@ -77,9 +77,9 @@ mod protected_metadata;
 #[cfg(feature = "databases")]
 mod rotation;
 mod roundtrip;
-mod schemas;
 #[cfg(feature = "databases")]
 mod scaling;
+mod schemas;
 #[cfg(feature = "databases")]
 mod seal_index;
 #[cfg(feature = "databases")]

@@ -38,6 +38,9 @@ impl Pair {
         let mut servers = SERVERS.lock().await;
         if servers.is_none() {
             let primary = Primary::start();
+            // Commits are in the log when they return, as in a server that nobody has told otherwise.
+            let mut connection = connect(&primary.options()).await;
+            connection.execute("ALTER ROLE postgres SET synchronous_commit = on").await.unwrap();
             let standby = primary.standby();
             // It looks for its primary again soon after a crash of that.
             let mut connection = connect(&standby.options()).await;
@@ -106,7 +109,7 @@ impl Pair {
         }
     }
 
-    /// The end of the primary's log.
+    /// The end of the primary's log, with everything that is committed.
     pub(super) async fn position(&self) -> String {
         let sql = "SELECT pg_current_wal_lsn()::text";
         sqlx::query_scalar(sql).fetch_one(&mut self.primary().await).await.unwrap()

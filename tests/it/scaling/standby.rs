@@ -3,10 +3,10 @@
 use super::page;
 use super::servers::{Pair, is};
 use super::{append, process, schemas, shows, shred};
-use eventseal::erasure::FileCopy;
+use eventseal::erasure::{CertificateOptions, FileCopy, VerifyOptions};
 use eventseal::error::KeyFault;
 use eventseal::keys::KeyManager;
-use eventseal::maintenance::CensusOptions;
+use eventseal::maintenance::{CensusOptions, EventsOfOptions};
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::store::EventTable;
 use eventseal::{
@@ -84,6 +84,18 @@ async fn what_reads_works_on_a_standby() {
     assert!(reader.keys().key_history(&mut standby, &customer_scope("2")).await.unwrap().is_some());
     let census = reader.census(&mut standby, &CensusOptions::default(), &mut |_| {}).await.unwrap();
     assert_eq!(census.rows[0].events, 2);
+    assert_eq!(reader.keys().kek_usage(&mut standby).await.unwrap()[0].live_keys, 2);
+    let options = EventsOfOptions::default();
+    let mut search = reader.events_of(&mut standby, &customer_scope("2"), &options).await.unwrap();
+    assert_eq!(search.next(&mut standby).await.unwrap().unwrap().events.len(), 1);
+    let verified = reader.verify(&mut standby, &[], &VerifyOptions::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(verified.events, 2);
+    let options = CertificateOptions::default();
+    let scope = customer_scope("2");
+    let certificate = reader.certificate(&mut standby, &scope, &[], &options, &mut |_| {}).await.unwrap();
+    assert!(certificate.erased && !certificate.proved, "the chain does not have its entry");
+    refused("seal the shred log", reader.keys().seal_log(&mut standby).await);
+    refused("verify the shred log", reader.keys().verify_log(&mut standby, &[], &mut |_| {}).await);
     // A follower pages there, up to what was replayed.
     pair.pause().await;
     append(&mut primary, &store, "3").await.unwrap();
@@ -135,6 +147,8 @@ async fn what_writes_is_refused_on_a_standby_and_says_where_to_go() {
     tx.rollback().await.unwrap();
     refused("rotate a KEK", keys.rotate_kek(&mut standby, "default").await);
     refused("the settled position", PostgresStore::new().settled_position(&mut standby).await);
+    // Where every entry has its number, there is nothing to write.
+    assert!(keys.verify_log(&mut standby, &[], &mut |_| {}).await.unwrap().is_sound());
     refused("migrate", PostgresStore::new().migrate(&mut standby).await);
     let namespace = Namespace::new("scaling").unwrap();
     PostgresKeys::new().migrate(&mut standby, &namespace).await.expect_err("it names the namespace");
@@ -217,4 +231,13 @@ async fn i13_a_standby_that_lags_behind_a_required_copy_opens_nothing() {
     pair.replayed().await;
     assert!(!shows(&mut standby, &reader, "1").await.unwrap() && shows(&mut standby, &reader, "2").await.unwrap());
     assert!(is(&mut standby, "pg_is_in_recovery()").await);
+    // What one process saw on the primary looks on a standby that lags as if the database had been restored.
+    pair.pause().await;
+    shred(&mut primary, &store, "2").await.unwrap();
+    store.keys().seal_log(&mut primary).await.unwrap();
+    assert!(shows(&mut standby, &reader, "2").await.unwrap(), "the copy does not have it yet");
+    assert!(!shows(&mut primary, &reader, "2").await.unwrap());
+    let read = shows(&mut standby, &reader, "2").await;
+    assert!(matches!(read, Err(Error::Keys(KeyFault::ShredLogBehind { .. }))), "{read:?}");
+    pair.replay().await;
 }
