@@ -289,4 +289,8 @@ mod pages {
 
     #[doc = include_str!("../docs/format.md")]
     struct Format;
+
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../docs/scaling.md")]
+    struct Scaling;
 }

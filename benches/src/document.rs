@@ -14,6 +14,8 @@ use std::path::Path;
 pub const PAGE: &str = "performance.md";
 const BEGIN: &str = "<!-- ./scripts/bench writes from here … -->";
 const END: &str = "<!-- … to here -->";
+/// Another page that has figures of one subject between the same marks, and that subject. It is written by people.
+const OTHER: (&str, &str) = ("scaling.md", "sizes");
 /// The page before anybody wrote on it.
 const TEMPLATE: &str = include_str!("../performance.md");
 
@@ -31,7 +33,40 @@ pub fn write(folder: &Path, results: &Results, subjects: &[&Subject]) -> Result<
     for result in results.subjects.iter().filter(|result| !result.rows.is_empty()) {
         fs::write(folder.join(FOLDER).join(format!("{}.svg", result.name)), plot::of(&result.rows))?;
     }
+    write_other(folder, results)?;
     fs::write(path, page)
+}
+
+/// Writes the figures of one subject into the other page, if it is in this folder.
+fn write_other(folder: &Path, results: &Results) -> Result<()> {
+    let (name, subject) = OTHER;
+    let path = folder.join(name);
+    let (true, Some(result)) = (path.exists(), results.get(subject)) else { return Ok(()) };
+    let page = with_generated(&fs::read_to_string(&path)?, &figures_of(result));
+    fs::write(path, page.ok_or_else(|| Error::other(format!("{name} lacks the line {BEGIN} or {END}")))?)
+}
+
+fn figures_of(result: &SubjectResult) -> String {
+    let SubjectResult { environment, rows, notes, .. } = result;
+    let known = |what: &str| environment.lines.iter().find(|(name, _)| name == what).map_or("", |(_, value)| value);
+    let mut text = format!(
+        "Measured on {} with PostgreSQL {}, on {} cores ({}), at commit {}{}.\n",
+        environment.day,
+        known("PostgreSQL"),
+        known("cores"),
+        known("processor"),
+        environment.commit,
+        environment.note.as_ref().map(|note| format!("; beside it: {note}")).unwrap_or_default()
+    );
+    notes.iter().for_each(|note| text += &format!("\n{note}\n"));
+    text += "\nTimes, medians of rounds in which both take turns:\n\n| what | takes | beside | takes | ratio |\n\
+        |---|---|---|---|---|\n";
+    for row in rows {
+        let [low, median, high] = [row.ratio.low, row.ratio.median, row.ratio.high].map(three_digits);
+        let (took, beside) = (time_of(row.seconds), time_of(row.beside_seconds));
+        text += &format!("| {} | {took} | {} | {beside} | {median} ({low} to {high}) |\n", row.workload, row.beside);
+    }
+    text
 }
 
 /// The page with this between the marks.

@@ -11,6 +11,7 @@ mod rewrap;
 mod seal;
 mod sealer;
 mod shred;
+mod sizes;
 mod sqlite;
 mod upcast;
 mod value;
@@ -30,7 +31,7 @@ pub struct Subject {
 }
 
 /// All subjects but the rivals, in the order in which the document has them.
-pub const SUBJECTS: [Subject; 14] = [
+pub const SUBJECTS: [Subject; 15] = [
     seal::SUBJECT,
     sealer::SUBJECT,
     value::SUBJECT,
@@ -45,4 +46,5 @@ pub const SUBJECTS: [Subject; 14] = [
     rewrap::SUBJECT,
     index::SUBJECT,
     certificate::SUBJECT,
+    sizes::SUBJECT,
 ];

@@ -20,6 +20,10 @@ pub(crate) enum Failure {
     Collision,
     /// The database can't be reached, or refuses for now what it accepts at other times.
     Outage,
+    /// An outage that says where to go: the database takes no writes here, because it is a standby, or because the
+    /// transaction is read-only.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only PostgreSQL has standbys"))]
+    ReadOnly,
     /// The database's user lacks a permission.
     Permission,
     /// A table, or the database schema that it should be in, does not exist.
@@ -91,7 +95,12 @@ impl DriverError {
     /// See [`Error::is_outage`].
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        self.0.failure == Failure::Outage
+        matches!(self.0.failure, Failure::Outage | Failure::ReadOnly)
+    }
+
+    /// Does the database take no writes here, because it is a standby or because the transaction is read-only?
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.failure == Failure::ReadOnly
     }
 
     /// The error as the driver made it, such as a `sqlx::Error` to downcast to.
@@ -178,7 +187,9 @@ impl Error {
             Failure::Permission => SetUpFault::PermissionDenied { operation, source }.into(),
             Failure::MissingColumn => SetUpFault::OutdatedTables { operation, source }.into(),
             Failure::LostStatement => SetUpFault::PooledStatements { operation, source }.into(),
-            Failure::Outage | Failure::MissingTable | Failure::Other => Self::Database { operation, source },
+            Failure::Outage | Failure::ReadOnly | Failure::MissingTable | Failure::Other => {
+                Self::Database { operation, source }
+            }
         }
     }
 
@@ -199,6 +210,13 @@ impl Error {
 /// Finds out whether an error of the application's own code is an error of this crate or of a driver, and what that
 /// means; `Other` if it is neither.
 pub(crate) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
+    match failure_of(error) {
+        Failure::ReadOnly => Failure::Outage,
+        failure => failure,
+    }
+}
+
+fn failure_of(error: &(dyn StdError + Send + Sync + 'static)) -> Failure {
     if let Some(error) = error.downcast_ref::<Error>() {
         return match error {
             error if error.is_outage() && error.is_retryable() => Failure::Outage,
@@ -215,7 +233,10 @@ pub(crate) fn meaning(error: &(dyn StdError + Send + Sync + 'static)) -> Failure
 
 /// What to do about a failure of the database, as far as it can be told.
 pub(crate) fn remedy(source: &DriverError) -> &'static str {
-    if source.is_outage() {
+    if source.is_read_only() {
+        ": it takes no writes here, because it is a standby or the transaction is read-only; roll back, and run the \
+         transaction again on the primary"
+    } else if source.is_outage() {
         ": it is away, or takes no writes now; roll back, and run the transaction again when it does"
     } else {
         ""
@@ -276,6 +297,10 @@ mod tests {
                 && !commit.is_retryable(),
             "{commit:?}"
         );
+        let standby = DriverError::new(Failure::ReadOnly, "cannot execute INSERT", "read-only".into());
+        let standby = Error::database("appending", standby);
+        assert!(standby.is_outage() && standby.is_retryable() && standby.to_string().contains("on the primary"));
+        assert_eq!(meaning(&standby), Failure::Outage, "a caller need not tell the two apart");
         let other = Error::committing("shredding", "no");
         assert!(matches!(other, Error::Database { .. }) && !other.is_outage() && !other.is_retryable(), "{other:?}");
     }

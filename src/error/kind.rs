@@ -238,7 +238,9 @@ impl Error {
 fn of_the_application(source: &StepError) -> ErrorKind {
     match meaning(&**source) {
         Failure::Collision => ErrorKind::Collision,
-        Failure::Outage => source.downcast_ref::<Error>().map_or(ErrorKind::DatabaseUnavailable, Error::kind),
+        Failure::Outage | Failure::ReadOnly => {
+            source.downcast_ref::<Error>().map_or(ErrorKind::DatabaseUnavailable, Error::kind)
+        }
         Failure::Permission
         | Failure::MissingTable
         | Failure::MissingColumn

@@ -306,6 +306,11 @@ impl Error {
         }
     }
 
+    /// Does the database take no writes here, so that nothing but reads can succeed on this connection?
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if source.is_read_only())
+    }
+
     /// An append met a shredded scope.
     #[must_use]
     pub fn is_shredded(&self) -> bool {

@@ -16,6 +16,7 @@ const PAGES: &[(&str, Option<&str>)] = &[
     ("docs/erasure.md", Some("erasure")),
     ("docs/command-json.md", Some("command_json")),
     ("docs/format.md", Some("format")),
+    ("docs/scaling.md", Some("scaling")),
     ("docs/performance.md", None),
     ("examples/README.md", None),
     ("crates/eventseal-cli/README.md", None),
@@ -31,6 +32,9 @@ const SQL: &[(&str, &str)] = &[
     ("GRANT SELECT ON events TO shop_eraser", "grants.rs runs it too, and issues a certificate after it"),
     ("ATTACH 'shop.db' AS original", "maintenance_copies.rs runs it"),
     ("GRANT SELECT, INSERT ON shred_log_copy", "shred_log/copies.rs runs it, and exports as that role"),
+    ("ALTER SYSTEM SET synchronous_standby_names", "scaling/strict.rs runs it on a primary that has a standby"),
+    ("ALTER ROLE shop_eraser", "scaling/strict.rs runs it, and shreds as that role"),
+    ("SELECT pg_last_wal_replay_lsn()", "scaling/standby.rs runs it on a standby, before and after the replay"),
 ];
 
 /// The beginnings of lines of shell, and the reason why they need no test here.

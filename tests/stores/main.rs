@@ -19,6 +19,7 @@ mod oracle;
 mod owners;
 mod postgres;
 mod protected_metadata;
+mod scaling;
 mod snapshots;
 mod sqlite;
 mod stored;

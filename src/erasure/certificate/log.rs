@@ -48,7 +48,7 @@ pub(super) async fn seal<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized>(
         Err(Error::Keys(KeyFault::LogAltered { scope, entry, problem })) => {
             Ok(Some(LogFinding::Unsealed { scope, entry, problem }))
         }
-        Err(error) if error.is_retryable() => Err(error),
+        Err(error) if error.is_retryable() && !error.is_read_only() => Err(error),
         Err(error) => {
             tracing::warn!(%error, "the shred log was not sealed");
             Ok(None)

@@ -29,10 +29,10 @@ fn of_state(state: &str) -> Failure {
     match state {
         // serialization_failure, deadlock_detected, lock_not_available: the transaction can be run again.
         "40001" | "40P01" | "55P03" => Failure::Collision,
-        // read_only_sql_transaction: the server is a standby now.
-        "25006"
+        // read_only_sql_transaction: the server is a standby, or the transaction is read-only.
+        "25006" => Failure::ReadOnly,
         // The server ended an idle session. Its transaction was rolled back.
-        | "25P03" | "57P05"
+        "25P03" | "57P05"
         // disk_full, out_of_memory, too_many_connections
         | "53100" | "53200" | "53300"
         // admin_shutdown, crash_shutdown, cannot_connect_now

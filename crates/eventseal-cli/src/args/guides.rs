@@ -6,13 +6,14 @@ use clap::error::ErrorKind;
 use std::fs;
 use std::path::Path;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "SECURITY.md",
     "docs/operations.md",
     "docs/evolution.md",
     "docs/erasure.md",
     "docs/command-json.md",
+    "docs/scaling.md",
     "crates/eventseal-cli/README.md",
     "crates/eventseal-testing/README.md",
 ];
