@@ -98,6 +98,8 @@ mod sqlite;
 #[cfg(feature = "databases")]
 mod stored;
 #[cfg(feature = "databases")]
+mod streaming;
+#[cfg(feature = "databases")]
 mod streams;
 #[cfg(feature = "databases")]
 mod table_mutants;
