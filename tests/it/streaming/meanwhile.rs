@@ -1,9 +1,7 @@
 //! What is appended while a stream is read, and what was removed before.
 
 use super::{events_of, pages_of, placed, schemas};
-use eventseal::{
-    AggregateRef, EventFilter, EventStore, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, aggregate,
-};
+use eventseal::{AggregateRef, EventFilter, EventStoreExt, GlobalPosition, NewEvent, PersistedEvent, aggregate};
 use futures::TryStreamExt;
 use support::backend::{Backend, insert};
 use support::on_every_database;

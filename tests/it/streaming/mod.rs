@@ -27,11 +27,10 @@ on_every_database! {
 
 /// Of a stored `Counted`, a reader sees as many parts as its number says.
 fn schemas() -> Schemas {
-    let parts = |old: Value, _: &_| {
-        let parts = (0..old["parts"].as_u64().unwrap()).map(|part| SplitPart::new("Counted", 2, json!({ "part": part })));
-        Ok::<_, Infallible>(parts.collect())
-    };
-    let counted = event("Counted").version(1).version(2).split(1, &[("Counted", 2)], parts);
+    let counted = event("Counted").version(1).version(2).split(1, &[("Counted", 2)], |old: Value, _| {
+        let parts = 0..old["parts"].as_u64().unwrap();
+        Ok::<_, Infallible>(parts.map(|part| SplitPart::new("Counted", 2, json!({ "part": part }))).collect::<Vec<_>>())
+    });
     let placed = event("Placed").version(1).protect(&["/name"], customer());
     Schemas::builder([placed, counted]).allow_older_appends().build().unwrap()
 }
@@ -57,7 +56,8 @@ async fn events_of<B: Backend, S: EventStore<Tx = B::Tx> + ?Sized>(
     size: u32,
 ) -> Result<Vec<PersistedEvent>> {
     let mut connection = db.connect().await.unwrap();
-    let events = store.aggregate_events(db.connection(&mut connection), &aggregate("Order", "1"), range, pages_of(size));
+    let events =
+        store.aggregate_events(db.connection(&mut connection), &aggregate("Order", "1"), range, pages_of(size));
     events.try_collect().await
 }
 
@@ -128,8 +128,7 @@ async fn gives_out_what_one_read_gives_out<B: Backend, S: EventStore<Tx = B::Tx>
         let whole = store.read_aggregate_stream(tx, &order, range).await.unwrap();
         for size in SIZES {
             let case = format!("{range:?} in pages of {size}");
-            let events: Vec<_> =
-                store.aggregate_events(tx, &order, range, pages_of(size)).try_collect().await.unwrap();
+            let events: Vec<_> = store.aggregate_events(tx, &order, range, pages_of(size)).try_collect().await.unwrap();
             assert_eq!(events, whole.events, "{case}");
             let pages: Vec<_> = store.aggregate_pages(tx, &order, range, pages_of(size)).try_collect().await.unwrap();
             assert!(pages.iter().all(|page| page.aggregate == order && page.last_version.is_some()), "{case}");
@@ -140,7 +139,8 @@ async fn gives_out_what_one_read_gives_out<B: Backend, S: EventStore<Tx = B::Tx>
         }
     }
     assert!(seen > 100, "there was nothing to compare");
-    for (filter, after) in filters().iter().flat_map(|filter| [0, 1, 5, 10, 11, i64::MAX].map(|after| (filter, after))) {
+    for (filter, after) in filters().iter().flat_map(|filter| [0, 1, 5, 10, 11, i64::MAX].map(|after| (filter, after)))
+    {
         let after = GlobalPosition::try_from(after).unwrap();
         let whole = store.read_events(tx, after, 1_000, filter).await.unwrap();
         for size in SIZES {

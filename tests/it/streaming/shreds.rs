@@ -24,7 +24,7 @@ async fn next_is_plain(events: &mut Events<'_>) -> Option<bool> {
 /// The process that reads has the key in its cache, and has read the stream before, so it expects the key.
 async fn i5_a_page_that_is_asked_for_after_a_shred_is_redacted<B: Backend>() {
     for of_log in [false, true] {
-        for (size, shred_after) in [(1, 1), (2, 2), (2, 3), (3, 1), (4, 6), (500, 2)] {
+        for (size, shred_after) in [(1, 1_usize), (2, 2), (2, 3), (3, 1), (4, 6), (500, 2)] {
             let db = B::make().await;
             let (store, operator) = (db.prepared(schemas()).await, db.process(schemas()));
             db.append(&store, "1", &(1..=7).map(placed).collect::<Vec<_>>()).await;
