@@ -144,7 +144,7 @@ fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_squar
             writer.shred("Guest", "a");
             let mut redacted = 0;
             let cost = measure(|| {
-                let events = futures::executor::block_on(reader.sealer.open(&mut db.begin(), vec![stored])).unwrap();
+                let events = block_on(reader.sealer.open(&mut db.begin(), vec![stored])).unwrap();
                 redacted = events.iter().map(|event| event.redacted.len()).sum();
             });
             assert_eq!(redacted, 4 * count);
