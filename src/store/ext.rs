@@ -23,13 +23,14 @@ use futures_util::stream::BoxStream;
 /// is needed, and the stream need not be pinned.
 ///
 /// - **Memory.** A [`PageSize`] counts stored events: 500 by default. So the peak is what these events need, in bytes,
-///   whatever the length of the history. It is up to twice that while a [`SealedStore`](crate::SealedStore) opens a
+///   whatever the length of the history. It is about twice that while a [`SealedStore`](crate::SealedStore) opens a
 ///   page, because the page is there as it is stored and as it is read. An upcaster may make several events of one.
 /// - **Keys.** The keys of a page are looked up with one query, before the first of its events is given out.
-/// - **Age.** A page is read when its first event is asked for, and not ahead. Each page is a statement of its own: if
-///   a shred was committed before the page was asked for, the page is redacted. The events of a page that was read
-///   before the shred are given out as they were read. A smaller page makes the time between shorter. In a transaction
-///   with a snapshot (`REPEATABLE READ`, SQLite), all pages are as old as the snapshot.
+/// - **Age.** A page is read when its first event is asked for, and not ahead, with statements of its own: if a shred
+///   was committed before the page was asked for, the page is redacted. The events of a page that was read before the
+///   shred are given out as they were read. A smaller page makes the time between shorter. In a transaction with a
+///   snapshot (`REPEATABLE READ`, SQLite), all pages are as old as the snapshot. Where
+///   [reads may lag](crate::keys::KeyManagerBuilder::reads_may_lag), pages may lag too.
 /// - **Errors.** A page is read as a whole, or fails as a whole. The events of all pages before it are given out, then
 ///   the error, and then the stream ends: none of the events of the failed page is given out. To get past an event that
 ///   can't be read, use [`read_events_each`](crate::SealedStore::read_events_each).
