@@ -12,7 +12,7 @@ pub use names::{
     AggregateRef, AggregateVersion, EventType, EventVersion, ExpectedVersion, GlobalPosition, VersionRange, aggregate,
 };
 pub use new_event::NewEvent;
-pub use pages::{Appended, EventFilter, EventPage, OpenedPage, Stream, Unreadable};
+pub use pages::{Appended, EventFilter, EventPage, OpenedPage, PageSize, Stream, Unreadable};
 pub use payload_type::{Answers, Asked, Given, Parts, PayloadType, Question, Refusal};
 pub use sealed_place::SealedPlace;
 pub(crate) use sealed_place::{Sealed, Seals};

@@ -80,7 +80,8 @@
 //!    [`event()`]: see [`Schemas`] and the rest of [`schema`].
 //! 3. To shred, rotate or look at keys, see [`keys::KeyManager`], which [`SealedStore::keys`] gives out.
 //! 4. To choose where master keys live, see [`Keyring`] for a start, and [`kms`].
-//! 5. To write and read events as Rust types, see [`Event`], [`Sensitive`] and, for projections, [`consumer`].
+//! 5. To write and read events as Rust types, see [`Event`], [`Sensitive`] and, for projections, [`consumer`]. To read
+//!    a long history with little memory, see [`EventStoreExt`].
 //! 6. To count, seal or copy a whole log, see [`maintenance`]. To seal payloads for a store that can't be an
 //!    [`EventStore`], see [`Sealer`].
 //! 7. To protect metadata, see [`protect_metadata`](schema::SchemasBuilder::protect_metadata). To seal values that are
@@ -177,7 +178,7 @@ pub mod values;
 pub use error::variants::{Error, Result};
 pub use event::{
     AggregateRef, AggregateVersion, Appended, EventFilter, EventPage, EventType, EventVersion, ExpectedVersion,
-    GlobalPosition, NewEvent, Part, PersistedEvent, SealedPlace, Stream, VersionRange, aggregate,
+    GlobalPosition, NewEvent, PageSize, Part, PersistedEvent, SealedPlace, Stream, VersionRange, aggregate,
 };
 pub use json::pointer::JsonPointer;
 pub use keys::names::{KeyScope, Namespace};

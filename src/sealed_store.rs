@@ -312,7 +312,8 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
             _ => (self.inner.read_aggregate_stream(tx, aggregate, range).await?, None),
         };
         let (events, needed) = self.sealer.open_stream(tx, stream.events, read.as_ref()).await?;
-        if self.beside().is_some() {
+        // A range without events says nothing about the keys of its stream.
+        if self.beside().is_some() && stream.last_version.is_some() {
             self.stream_keys.note(aggregate, expected.as_deref(), &needed);
         }
         Ok(Stream { events, ..stream })

@@ -10,6 +10,7 @@ pub(crate) mod beside_keys;
 pub(crate) mod event_store;
 pub(crate) mod event_table;
 pub(crate) mod ext;
+mod paging;
 pub(crate) mod seal_index;
 pub(crate) mod snapshot_store;
 

@@ -6,12 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::error::EventFault;
 use eventseal::internals::Engine;
-use eventseal::memory::{MemoryDb, MemoryKeys};
+use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::{EventSchema, SplitPart};
 use eventseal::{
-    AggregateVersion, Error, GlobalPosition, Keyring, Namespace, NewEvent, Owner, PersistedEvent, Schemas, aggregate,
-    event, subject,
+    AggregateVersion, Error, EventFilter, EventStore, EventStoreExt, ExpectedVersion, GlobalPosition, Keyring,
+    Namespace, NewEvent, Owner, PageSize, PersistedEvent, Schemas, SealedStore, aggregate, event, subject,
 };
+use futures::TryStreamExt;
+use futures::executor::block_on;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -142,7 +144,7 @@ fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_squar
             writer.shred("Guest", "a");
             let mut redacted = 0;
             let cost = measure(|| {
-                let events = futures::executor::block_on(reader.sealer.open(&mut db.begin(), vec![stored])).unwrap();
+                let events = block_on(reader.sealer.open(&mut db.begin(), vec![stored])).unwrap();
                 redacted = events.iter().map(|event| event.redacted.len()).sum();
             });
             assert_eq!(redacted, 4 * count);
@@ -150,5 +152,49 @@ fn what_redactions_cost_in_a_step_grows_with_their_number_and_not_with_its_squar
         };
         let (small, large) = (cost(100), cost(1_000));
         assert!(large < 12 * small, "{small} allocations for 100 guests, {large} for 1,000");
+    }
+}
+
+/// Reads everything, and returns the peak of memory in bytes.
+fn peak(stored: usize, page: u32, payload: usize, of_log: bool) -> u64 {
+    let schemas = Schemas::new([event("Placed").version(1).protect(&["/name"], Owner::Aggregate)]).unwrap();
+    let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), Keyring::generate("main").unwrap(), schemas);
+    let db = MemoryDb::new(Namespace::new("test").unwrap());
+    let order = aggregate("Order", "1");
+    block_on(store.keys().prepare(&mut db.begin())).unwrap();
+    let events: Vec<NewEvent> = (0..stored)
+        .map(|_| NewEvent::raw("Placed", 1, format!(r#"{{"name":"Ada","text":"{}"}}"#, "x".repeat(payload))))
+        .collect();
+    let mut tx = db.begin();
+    block_on(store.append(&mut tx, &order, ExpectedVersion::NoStream, &events)).unwrap();
+    tx.commit().unwrap();
+    let page = PageSize::try_from(page).unwrap();
+    let read = || {
+        let mut tx = db.begin();
+        let mut events = match of_log {
+            true => store.log_events(&mut tx, GlobalPosition::START, page, &EventFilter::default()),
+            false => store.aggregate_events(&mut tx, &order, (..).into(), page),
+        };
+        let mut read = 0;
+        while let Some(event) = block_on(events.try_next()).unwrap() {
+            read += usize::from(event.payload.len() > payload);
+        }
+        assert_eq!(read, stored);
+    };
+    read(); // fills the caches of keys
+    measure(read).bytes_max
+}
+
+#[test]
+fn a_stream_of_events_needs_the_memory_of_a_page_however_long_the_history_is() {
+    const PAYLOAD: usize = 10_000;
+    for of_log in [false, true] {
+        let (short, long) = (peak(100, 10, PAYLOAD, of_log), peak(2_000, 10, PAYLOAD, of_log));
+        assert!(long <= short + 4_096, "{short} bytes for 100 events, {long} for 2,000, of the log: {of_log}");
+        // As it is stored and as it is opened, at the same time, and what a buffer has to spare.
+        let page = 10 * PAYLOAD as u64;
+        assert!((page..3 * page).contains(&long), "{long} bytes for a page of {page}, of the log: {of_log}");
+        let larger = peak(2_000, 100, PAYLOAD, of_log);
+        assert!(larger > 5 * long, "a page of ten times as many events: {larger} bytes, of the log: {of_log}");
     }
 }

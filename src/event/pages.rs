@@ -1,7 +1,8 @@
 //! The results of appends and reads, and the filter of a read.
 
-use crate::error::Error;
+use crate::error::{Error, InputFault};
 use crate::event::{AggregateRef, AggregateVersion, ExpectedVersion, GlobalPosition, PersistedEvent};
+use std::num::NonZeroU32;
 use uuid::Uuid;
 
 /// The result of an append: the events as the caller passed them, with the versions and positions that the store
@@ -75,6 +76,48 @@ pub struct EventPage {
     /// The position to pass as `after` for the next page: that of the last stored event that was scanned, or this
     /// page's `after` if none was.
     pub next: GlobalPosition,
+}
+
+/// How many stored events are read at once where events are read page by page: 500 by default.
+///
+/// ```
+/// # use eventseal::{PageSize, Result};
+/// # fn main() -> Result<()> {
+/// let small = PageSize::try_from(50)?;
+/// assert_eq!((small.get(), PageSize::default().get()), (50, 500));
+/// assert!(PageSize::try_from(0).is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSize(NonZeroU32);
+
+impl PageSize {
+    const DEFAULT: Self = Self(NonZeroU32::new(500).unwrap());
+
+    /// The number of stored events, 1 or more.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl TryFrom<u32> for PageSize {
+    type Error = Error;
+
+    fn try_from(events: u32) -> Result<Self, Error> {
+        NonZeroU32::new(events).map(Self).ok_or(Error::Input(InputFault::OutOfRange {
+            what: "page size",
+            value: events.into(),
+            hint: "a page has 1 event or more",
+        }))
+    }
 }
 
 /// One page of the store's log, whose events were opened one by one.

@@ -68,7 +68,9 @@ pub trait EventStore: Send + Sync {
 
     /// Reads one aggregate's events in ascending order of version. Both bounds are inclusive.
     ///
-    /// An aggregate without events, or a range without any, is an empty stream and not an error.
+    /// An aggregate without events, or a range without any, is an empty stream and not an error. The result holds all
+    /// of the events. To read a long stream page by page, use
+    /// [`aggregate_events`](crate::EventStoreExt::aggregate_events).
     ///
     /// # Errors
     /// [`Error::Database`](crate::Error::Database),
@@ -85,6 +87,8 @@ pub trait EventStore: Send + Sync {
     ///
     /// `scanned < limit` means that the end was reached; an empty `events` does not, since upcasters may
     /// have dropped all of them. Go on from `next`. A `limit` of 0 scans nothing.
+    /// [`log_events`](crate::EventStoreExt::log_events) and [`log_pages`](crate::EventStoreExt::log_pages) go on to the
+    /// end of the log.
     ///
     /// **Positions of concurrent transactions.** Where positions come from a sequence (PostgreSQL), they
     /// are given out in the order of insertion, not of commit: a lower position may become visible after a

@@ -9,9 +9,10 @@ use eventseal::snapshots::{Rebuilt, SealedSnapshots};
 use eventseal::sqlite::SqliteStore;
 use eventseal::store::{EventTable, SnapshotStore};
 use eventseal::{
-    Error, EventStore, EventStoreExt, Keyring, Namespace, NewEvent, PersistedEvent, Schemas, SealedStore, Sealer,
-    Sensitive, aggregate,
+    Error, EventFilter, EventStore, EventStoreExt, GlobalPosition, Keyring, Namespace, NewEvent, PageSize,
+    PersistedEvent, Schemas, SealedStore, Sealer, Sensitive, aggregate,
 };
+use futures::TryStreamExt;
 use std::sync::Arc;
 
 fn is_send_sync_unpin<T: Send + Sync + Unpin>() {}
@@ -63,4 +64,36 @@ fn ports_are_dyn_compatible_and_their_futures_are_send() {
         sealed.backfill(&mut tx, &BackfillOptions::default(), &mut |_| told += 1).await?;
         sealed.rewrite(&mut tx, &*table, &mut other, &RewriteOptions::default(), &mut |_| {}).await.map(drop)
     });
+}
+
+/// Any store gives out streams of events: one behind a pointer, one whose type is not known, and a sealed one. Their
+/// streams need not be pinned, and tasks can be spawned with them. What they are told may be gone before they are read.
+#[tokio::test]
+async fn every_store_gives_out_streams_that_can_be_spawned() {
+    async fn number_of<S: EventStore<Tx = MemoryTx> + ?Sized>(store: &S, tx: &mut MemoryTx) -> usize {
+        let page = PageSize::default();
+        let mut events = store.log_events(tx, GlobalPosition::START, page, &EventFilter::default());
+        let mut number = 0;
+        while events.try_next().await.unwrap().is_some() {
+            number += 1;
+        }
+        drop(events);
+        let events = store.aggregate_events(tx, &aggregate("A", "1"), (..).into(), page);
+        number + events.try_collect::<Vec<_>>().await.unwrap().len()
+    }
+    let store: Arc<dyn EventStore<Tx = MemoryTx>> = Arc::new(MemoryStore::new());
+    let sealed = SealedStore::new(
+        Arc::clone(&store),
+        MemoryKeys::new(),
+        Keyring::generate("main").unwrap(),
+        Schemas::builder([]).allow_unknown_types().build().unwrap(),
+    );
+    let db = MemoryDb::new(Namespace::new("test").unwrap());
+    let mut tx = db.begin();
+    sealed.keys().prepare(&mut db.begin()).await.unwrap();
+    let events = [NewEvent::raw("E", 1, "{}"), NewEvent::raw("E", 1, "{}")];
+    sealed.append(&mut tx, &aggregate("A", "1"), eventseal::ExpectedVersion::Any, &events).await.unwrap();
+    assert_eq!(number_of(&store, &mut tx).await, 4);
+    assert_eq!(number_of(&*store, &mut tx).await, 4);
+    assert_eq!(tokio::spawn(async move { number_of(&sealed, &mut tx).await }).await.unwrap(), 4);
 }

@@ -23,5 +23,6 @@ mod scaling;
 mod snapshots;
 mod sqlite;
 mod stored;
+mod streaming;
 mod streams;
 mod table_mutants;

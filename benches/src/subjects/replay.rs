@@ -6,7 +6,8 @@ use crate::database::Postgres;
 use crate::fixture;
 use crate::measured::{Measured, Report};
 use eventseal::ExpectedVersion::NoStream;
-use eventseal::{EventFilter, EventStore, GlobalPosition, aggregate};
+use eventseal::{EventFilter, EventStore, EventStoreExt, GlobalPosition, PageSize, aggregate};
+use futures::TryStreamExt;
 use sqlx::PgConnection;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ pub(super) const SUBJECT: Subject = Subject {
     run,
 };
 
-const PAGE: u32 = 500;
 const EACH: usize = 10;
 
 fn run(bench: &Bench) -> Report {
@@ -82,15 +82,11 @@ async fn replay<S: EventStore<Tx = PgConnection>>(
     connection: &mut PgConnection,
     events: usize,
 ) -> (Duration, Option<Memory>) {
-    let filter = EventFilter::default();
-    let (mut after, mut read, mut memory) = (GlobalPosition::START, 0, None);
+    let (mut read, mut memory) = (0, None);
     let start = Instant::now();
-    loop {
-        let page = store.read_events(connection, after, PAGE, &filter).await.unwrap();
-        (after, read) = (page.next, read + page.events.len());
-        if page.scanned < PAGE {
-            break;
-        }
+    let mut pages = store.log_pages(connection, GlobalPosition::START, PageSize::default(), &EventFilter::default());
+    while let Some(page) = pages.try_next().await.unwrap() {
+        read += page.events.len();
         // The cache of keys is as large as it gets, or a tenth is done.
         if memory.is_none() && read * 10 >= events {
             memory = peak();
