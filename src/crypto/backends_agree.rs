@@ -161,7 +161,11 @@ fn derived_keys_macs_and_hashes_are_the_same() {
 #[test]
 fn random_bytes_are_added_to_those_that_are_there() {
     let mut bytes = vec![0x55; 200];
-    aws_lc::add(&mut bytes, |drawn| Ok(drawn.fill(0x0f))).unwrap();
+    let fifteens = |drawn: &mut [u8]| {
+        drawn.fill(0x0f);
+        Ok(())
+    };
+    aws_lc::add(&mut bytes, fifteens).unwrap();
     assert_eq!(bytes, [0x5a; 200]);
     let refused = aws_lc::add(&mut bytes, |_| Err(Error::Keys(KeyFault::Random)));
     assert!(matches!(refused, Err(Error::Keys(KeyFault::Random))));

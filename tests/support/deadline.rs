@@ -22,8 +22,13 @@ impl Deadline {
     /// Call this in each round of a loop that waits: it lets a moment pass. A test that asks all the time takes a core
     /// from what it waits for, and from the other tests.
     pub async fn look_again(&self) {
+        self.look_again_after(PAUSE).await;
+    }
+
+    /// As [`look_again`](Self::look_again), for looks that take long themselves.
+    pub async fn look_again_after(&self, pause: Duration) {
         self.check();
-        tokio::time::sleep(PAUSE).await;
+        rest(pause).await;
     }
 
     /// Call this in each round of a loop that has something to do.
@@ -35,8 +40,13 @@ impl Deadline {
 /// Waits until this time has passed by the clock that the library reads.
 pub async fn passed(time: time::OffsetDateTime) {
     while let Ok(left) = Duration::try_from(time - time::OffsetDateTime::now_utc()) {
-        tokio::time::sleep(left + PAUSE).await;
+        rest(left + PAUSE).await;
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "between two looks at what is waited for")]
+async fn rest(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 /// For a call that may never return.

@@ -5,8 +5,8 @@ use super::{append, schemas};
 use async_trait::async_trait;
 use eventseal::error::KeyFault;
 use eventseal::keys::{
-    DataKeyRecord, KekId, KekRecord, KeyHistory, KeyId, KeyManager, KeyStore, LogEntry, NewDataKey, RewrapOptions,
-    ScopeLock, ScopeRecord,
+    DataKeyRecord, DestroyedKey, KekId, KekRecord, KeyHistory, KeyId, KeyManager, KeyStore, LogEntry, NewDataKey,
+    RewrapOptions, ScopeLock, ScopeRecord,
 };
 use eventseal::postgres::{PostgresKeys, PostgresStore};
 use eventseal::{Error, EventStoreExt, KeyScope, Namespace, Result, SealedStore, aggregate};
@@ -130,7 +130,12 @@ impl KeyStore for Shards {
         self.at(&entry.scope).change_scope(tx, entry).await
     }
 
-    async fn destroy_keys(&self, tx: &mut PgConnection, scope: &KeyScope, at: OffsetDateTime) -> Result<Vec<KeyId>> {
+    async fn destroy_keys(
+        &self,
+        tx: &mut PgConnection,
+        scope: &KeyScope,
+        at: OffsetDateTime,
+    ) -> Result<Vec<DestroyedKey>> {
         self.at(scope).destroy_keys(tx, scope, at).await
     }
 

@@ -42,8 +42,7 @@ pub(crate) async fn reached(world: &World, child: &mut Child, sql: &'static str,
             return false;
         }
         // To count all rows takes a while. Whoever does nothing else takes a core from the command.
-        tokio::time::sleep(3 * began.elapsed()).await;
-        deadline.look_again().await;
+        deadline.look_again_after(3 * began.elapsed()).await;
     }
 }
 
