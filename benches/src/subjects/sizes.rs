@@ -235,8 +235,11 @@ fn read_page(tables: &Tables, _: usize) -> Way<'_> {
         let after = GlobalPosition::try_from((tables.any() / 2) as i64).unwrap();
         let inner = tables.store.inner();
         time(|| {
-            let read = inner.read_events(&mut connection, after, 500, &EventFilter::default());
-            assert!(tables.db.block_on(read).unwrap().scanned > 0);
+            tables.db.block_on(async {
+                let all = EventFilter::default();
+                let page = inner.read_events(&mut connection, after, 500, &all).await.unwrap();
+                assert!(page.scanned > 0);
+            });
         })
     })
 }

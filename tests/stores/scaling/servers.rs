@@ -115,17 +115,29 @@ impl Pair {
         sqlx::query_scalar(sql).fetch_one(&mut self.primary().await).await.unwrap()
     }
 
-    /// Waits until a commit on the primary waits for the standby. Returns the process that waits.
+    /// Waits until a commit on the primary waits for the standby, and goes on to wait when the standby has all of it on
+    /// its disk. Returns the process that waits.
     pub(super) async fn commit_waits(&self) -> i32 {
-        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'";
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'";
+        let received = "count(*) > 0 FROM pg_stat_replication
+            WHERE sync_state = 'sync' AND flush_lsn >= pg_current_wal_flush_lsn()";
         let mut primary = self.primary().await;
         let deadline = Deadline::of("for a commit to wait for the standby");
-        loop {
-            if let Some(pid) = sqlx::query_scalar(sql).fetch_optional(&mut primary).await.unwrap() {
-                return pid;
+        let pid = loop {
+            if let Some(pid) = sqlx::query_scalar(waiting).fetch_optional(&mut primary).await.unwrap() {
+                break pid;
             }
             deadline.check();
+        };
+        while !is(&mut primary, received).await {
+            deadline.check();
         }
+        // One that waited for the disk alone is through by now.
+        for _ in 0..20 {
+            let waits: Option<i32> = sqlx::query_scalar(waiting).fetch_optional(&mut primary).await.unwrap();
+            assert_eq!(waits, Some(pid), "the commit waits for the replay");
+        }
+        pid
     }
 }
 
