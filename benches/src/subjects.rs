@@ -5,6 +5,7 @@ mod certificate;
 mod first;
 mod index;
 mod keys;
+mod page;
 mod read;
 mod replay;
 mod rewrap;
@@ -30,9 +31,10 @@ pub struct Subject {
 }
 
 /// All subjects but the rivals, in the order in which the document has them.
-pub const SUBJECTS: [Subject; 14] = [
+pub const SUBJECTS: [Subject; 15] = [
     seal::SUBJECT,
     sealer::SUBJECT,
+    page::SUBJECT,
     value::SUBJECT,
     append::SUBJECT,
     sqlite::SUBJECT,

@@ -44,6 +44,8 @@ mod keys;
 mod kinds;
 #[cfg(feature = "databases")]
 mod kms;
+#[cfg(feature = "databases")]
+mod large_pages;
 mod layers;
 #[cfg(feature = "databases")]
 mod listing;
