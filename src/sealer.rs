@@ -12,7 +12,7 @@ mod values;
 pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
 pub(crate) use reading::{Accepts, Coverage, OpenedRow, upcast};
-use reading::{Unread, readable, upcast_all};
+use reading::{readable, upcast_all};
 pub(crate) use snapshots::UsedKeys;
 pub(crate) use stored::{Reader, seal_draft};
 use subject::with_subjects;
@@ -236,7 +236,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         read: Option<&ReadKeys>,
     ) -> Result<(Vec<PersistedEvent>, HashSet<KeyId>)> {
         let (opened, keys) = self.open_page(tx, events, Accepts::AsDeclared, Reader::User(read), upcast_all).await?;
-        Ok((opened.map_err(Unread::into_error)?, keys))
+        Ok((opened.map_err(|unread| unread.into_error())?, keys))
     }
 
     /// As [`open`](Self::open), but an event that can't be read does not fail the others. Returns one result for each

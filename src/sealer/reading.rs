@@ -127,7 +127,7 @@ impl Manner {
     }
 
     /// The schema by which an event is read; `None` if its type is not registered and may pass unchanged.
-    pub(super) fn read_as<'s>(self, schemas: &'s Schemas, event: &PersistedEvent) -> Result<Option<ReadAs<'s>>> {
+    fn read_as<'s>(self, schemas: &'s Schemas, event: &PersistedEvent) -> Result<Option<ReadAs<'s>>> {
         match schemas.for_read(event.event_id, &event.stored_type, event.stored_version) {
             Ok(None) | Err(_) if self.opens_unknown => Ok(Some(schemas.unregistered(event.stored_version))),
             known => known,
@@ -169,7 +169,7 @@ impl Manner {
             return Ok(OpenedRow::default());
         }
         // Looked up again: a reference to the schema could not go from one thread to another.
-        let read_as = self.read_as(schemas, event)?.unwrap_or_else(|| schemas.unregistered(event.stored_version));
+        let read_as = self.schema_of(schemas, event)?;
         let open = |closed: Option<&Closed>, plan: &Plan, stored: Option<EventRef<'_>>| {
             let (Some(closed), Some(stored), Some((namespace, keys))) = (closed, stored, keys) else {
                 return Ok((None, Coverage::default()));
@@ -193,6 +193,25 @@ impl Manner {
     }
 }
 
+impl Manner {
+    /// The schema by which an event is read. For an event whose type is not registered, it is that of all such events.
+    fn schema_of<'s>(self, schemas: &'s Schemas, event: &PersistedEvent) -> Result<ReadAs<'s>> {
+        Ok(self.read_as(schemas, event)?.unwrap_or_else(|| schemas.unregistered(event.stored_version)))
+    }
+
+    /// Undoes [`OpenedRow::without_schema`].
+    pub(super) fn with_schema<'s>(
+        self,
+        schemas: &'s Schemas,
+        event: &PersistedEvent,
+        row: OpenedRow<'static>,
+        is_upcast: bool,
+    ) -> Result<OpenedRow<'s>> {
+        let read_as = if is_upcast { Some(self.schema_of(schemas, event)?) } else { None };
+        Ok(OpenedRow { read_as, ..row })
+    }
+}
+
 impl Read {
     pub(super) fn closed(&self) -> impl Iterator<Item = &Closed> {
         self.payload.iter().chain(&self.metadata)
@@ -200,6 +219,13 @@ impl Read {
 }
 
 impl OpenedRow<'_> {
+    /// The row without its reference to the schema, which can't go to another thread. Returns also whether the event is
+    /// upcast, so that [`Manner::with_schema`] can undo it.
+    pub(super) fn without_schema(self) -> (OpenedRow<'static>, bool) {
+        let Self { read_as, opened, coverage, metadata, metadata_coverage } = self;
+        (OpenedRow { read_as: None, opened, coverage, metadata, metadata_coverage }, read_as.is_some())
+    }
+
     /// Do readers get the stored bytes, neither opened nor upcast?
     pub(super) fn is_as_stored(&self) -> bool {
         self.read_as.is_none() && self.opened.is_none() && self.metadata.is_none()
@@ -256,8 +282,8 @@ impl Unread {
     }
 
     /// Some errors do not name the event, and a follower of the log can't get past it. So the log says where it is.
-    pub(super) fn into_error(self: Box<Self>) -> Error {
-        let Self { event_id, position, error } = *self;
+    pub(super) fn into_error(self) -> Error {
+        let Self { event_id, position, error } = self;
         tracing::warn!(%event_id, %position, "a stored event can't be read");
         error
     }

@@ -80,8 +80,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         used: &mut UsedKeys,
     ) -> Result<Vec<PersistedEvent>> {
         let reader = Reader::User(None);
-        let Noted { events, used: noted } =
-            self.open_page(tx, events, Accepts::AsDeclared, reader, note_all).await?.0.map_err(Unread::into_error)?;
+        let Noted { events, used: noted } = self
+            .open_page(tx, events, Accepts::AsDeclared, reader, note_all)
+            .await?
+            .0
+            .map_err(|unread| unread.into_error())?;
         used.extend(noted);
         Ok(events)
     }

@@ -14,6 +14,7 @@ use crate::seal::opening::Keys;
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
 use crate::sealer::reading::{Accepts, Manner, OpenedRow, Read};
+use crate::sealer::threads::Threads;
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -82,6 +83,15 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         reader: Reader<'_>,
     ) -> Result<Vec<Result<OpenedRow<'s>>>> {
         let manner = Manner::of(accepts, reader);
+        if self.threads.pay(&self.schemas, events) {
+            let copies = events.iter().map(|event| event.borrow().clone()).collect();
+            let opened = self.open_page(tx, copies, accepts, reader, without_schemas).await?.0;
+            let with_schema = |(event, opened): (&E, Result<_>)| {
+                let (row, is_upcast) = opened?;
+                manner.with_schema(&self.schemas, event.borrow(), row, is_upcast)
+            };
+            return Ok(events.iter().zip(opened).map(with_schema).collect());
+        }
         let reads = manner.inspect_all(&self.schemas, events);
         let keys = self.look_up(tx, &Needed::by(&reads, reader), reader).await?;
         Ok(manner.open_all(&self.schemas, events, reads, keys.as_ref()))
@@ -101,22 +111,19 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         finish: impl Fn(&Schemas, Vec<PersistedEvent>, Vec<Result<OpenedRow<'_>>>) -> R + Send + Sync + 'static,
     ) -> Result<(R, HashSet<KeyId>)> {
         let manner = Manner::of(accepts, reader);
-        let parts = match self.threads.cut(&self.schemas, events) {
-            Ok(parts) => parts,
-            Err(events) => {
-                let reads = manner.inspect_all(&self.schemas, &events);
-                let needed = Needed::by(&reads, reader);
-                let keys = self.look_up(tx, &needed, reader).await?;
-                let rows = manner.open_all(&self.schemas, &events, reads, keys.as_ref());
-                return Ok((finish(&self.schemas, events, rows), needed.key_ids));
-            }
-        };
+        if !self.threads.pay(&self.schemas, &events) {
+            let reads = manner.inspect_all(&self.schemas, &events);
+            let needed = Needed::by(&reads, reader);
+            let keys = self.look_up(tx, &needed, reader).await?;
+            let rows = manner.open_all(&self.schemas, &events, reads, keys.as_ref());
+            return Ok((finish(&self.schemas, events, rows), needed.key_ids));
+        }
         let schemas = Arc::clone(&self.schemas);
         let inspect = move |events: Vec<PersistedEvent>| {
             let reads = manner.inspect_all(&schemas, &events);
             (events, reads)
         };
-        let parts = self.threads.spread(parts, inspect).await;
+        let parts = self.threads.spread(Threads::cut(events), inspect).await;
         let needed = Needed::by(parts.iter().flat_map(|(_, reads)| reads), reader);
         let keys = self.look_up(tx, &needed, reader).await?;
         let schemas = Arc::clone(&self.schemas);
@@ -166,6 +173,15 @@ impl Needed {
         }
         Self { key_ids, integrity }
     }
+}
+
+/// What can go from one thread to another of opened events.
+fn without_schemas(
+    _: &Schemas,
+    _: Vec<PersistedEvent>,
+    rows: Vec<Result<OpenedRow<'_>>>,
+) -> Vec<Result<(OpenedRow<'static>, bool)>> {
+    rows.into_iter().map(|row| row.map(OpenedRow::without_schema)).collect()
 }
 
 /// Seals a draft of a stored event. `keys` must have a usable key for each of its scopes.

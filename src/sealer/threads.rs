@@ -10,6 +10,7 @@
 
 use crate::event::PersistedEvent;
 use crate::schema::Schemas;
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -42,28 +43,25 @@ impl Threads {
         Self { limit, helpers: OnceLock::new() }
     }
 
-    /// Cuts a page into parts, each of consecutive events. Returns the page as it was if that does not pay.
-    pub(super) fn cut(
-        &self,
-        schemas: &Schemas,
-        events: Vec<PersistedEvent>,
-    ) -> Result<Vec<Vec<PersistedEvent>>, Vec<PersistedEvent>> {
-        let is_large = |weighs: &dyn Fn(&PersistedEvent) -> usize| {
+    /// Does it pay to open these events on several threads, and can it be done?
+    pub(super) fn pay<E: Borrow<PersistedEvent>>(&self, schemas: &Schemas, events: &[E]) -> bool {
+        let are_large = |weighs: &dyn Fn(&PersistedEvent) -> usize| {
             let mut left = LARGE;
-            !events.iter().all(|event| {
-                left = left.saturating_sub(weighs(event));
-                left > 0
+            events.iter().any(|event| {
+                left = left.saturating_sub(weighs(event.borrow()));
+                left == 0
             })
         };
         let expected = |event: &PersistedEvent| if schemas.expects_work(event) { weight(event) } else { 0 };
-        let pays = events.len() > 1
-            && is_large(&weight)
-            && is_large(&expected)
+        events.len() > 1
+            && are_large(&weight)
+            && are_large(&expected)
             && self.limit() > 1
-            && Handle::try_current().is_ok();
-        if !pays {
-            return Err(events);
-        }
+            && Handle::try_current().is_ok()
+    }
+
+    /// Cuts a page into parts, each of consecutive events.
+    pub(super) fn cut(events: Vec<PersistedEvent>) -> Vec<Vec<PersistedEvent>> {
         let mut parts: Vec<Vec<PersistedEvent>> = Vec::new();
         let mut left = 0;
         for event in events {
@@ -77,7 +75,7 @@ impl Threads {
             }
             left = left.saturating_sub(weight);
         }
-        Ok(parts)
+        parts
     }
 
     /// Does this work for each part. The results are in the order of the parts. If the work panics, so does this call,
@@ -203,5 +201,51 @@ impl Surroundings {
 
     fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
         dispatcher::with_default(&self.subscriber, || self.span.in_scope(work))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::any::Any;
+    use tokio::runtime::{Builder, Runtime};
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn the_panic_of_the_first_part_goes_on_in_the_reader() {
+        let (runtime, threads) = (runtime(), Threads::new(Some(3)));
+        for _ in 0..100 {
+            let work = |part: usize| if part == 3 || part == 17 { resume_unwind(Box::new(part)) } else { part };
+            let spread = threads.spread((0..20).collect(), work);
+            let panic: Box<dyn Any> = catch_unwind(AssertUnwindSafe(|| runtime.block_on(spread))).unwrap_err();
+            assert_eq!(panic.downcast_ref::<usize>(), Some(&3));
+        }
+        let whole = runtime.block_on(threads.spread((0..20).collect(), |part: usize| part * part));
+        assert_eq!(whole, (0..20).map(|part| part * part).collect::<Vec<_>>());
+    }
+
+    /// The work holds the keys.
+    #[test]
+    fn nothing_of_a_page_that_is_done_is_left_on_a_thread() {
+        let (runtime, threads, reader) = (runtime(), Threads::new(Some(2)), thread::current().id());
+        let mut by_helpers = 0;
+        for _ in 0..100_000 {
+            let keys = Arc::new(());
+            let held = Arc::clone(&keys);
+            let work = move |_: usize| {
+                (0..20).for_each(|_| thread::yield_now());
+                (Arc::strong_count(&held), thread::current().id())
+            };
+            let done = runtime.block_on(threads.spread((0..8).collect(), work));
+            assert_eq!(Arc::strong_count(&keys), 1);
+            by_helpers += usize::from(done.last().is_some_and(|(_, thread)| *thread != reader));
+            if by_helpers == 500 {
+                return;
+            }
+        }
+        panic!("helpers did the last part {by_helpers} times");
     }
 }

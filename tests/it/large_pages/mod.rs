@@ -24,7 +24,7 @@ const MANY: usize = 300;
 
 /// What makes the events as large as they are.
 fn filler() -> String {
-    "filler ".repeat(400)
+    "filler ".repeat(700)
 }
 
 /// A step that fails or panics if the payload tells it to, and tells others on which thread it runs.
@@ -131,8 +131,13 @@ impl Page {
             tx.commit().unwrap();
             sealed
         });
-        let stored = (1..).zip(sealed).map(|(position, event)| {
-            PersistedEvent::from_new(order.clone(), AggregateVersion::FIRST, GlobalPosition::new(position), event)
+        let stored = (1_i64..).zip(sealed).map(|(position, event)| {
+            PersistedEvent::from_new(
+                order.clone(),
+                AggregateVersion::FIRST,
+                GlobalPosition::try_from(position).unwrap(),
+                event,
+            )
         });
         page.stored = stored.collect();
         page

@@ -1,7 +1,7 @@
 //! How many threads work at a page, and where what they log belongs.
 
 use super::{MANY, Page, Watch, new};
-use eventseal::schema::SplitPart;
+use eventseal::schema::{SplitPart, StepContext};
 use eventseal::{Schemas, Sealer, event};
 use serde_json::Value;
 use std::cell::Cell;
@@ -53,7 +53,7 @@ fn readers_share_their_helpers() {
     let page = Page::of(&(0..MANY).map(|_| new("Placed", "a", "fine")).collect::<Vec<_>>());
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = (Arc::clone(&now), Arc::clone(&most));
-    let split = move |old: Value, _: &_| {
+    let split = move |old: Value, _: &StepContext<'_>| {
         if !IS_READER.get() {
             let (now, most) = &counted;
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
