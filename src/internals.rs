@@ -87,8 +87,9 @@ impl Engine {
         if !plan.protects() && !may_hold_header(stored) {
             return Ok(None);
         }
-        let closed = inspect(plan, self.event().with_text(stored), false)?;
-        closed.map(|closed| closed.open(plan, &self.namespace, &self.statuses).map(|opened| opened.text)).transpose()
+        let document = self.event().with_text(stored);
+        let Some(closed) = inspect(plan, document, false)? else { return Ok(None) };
+        Ok(Some(closed.open(document, plan, &self.namespace, &self.statuses)?.text))
     }
 }
 

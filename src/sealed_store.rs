@@ -56,11 +56,28 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
     /// Wraps a store, with settings for the keys that you choose: see [`KeyManager::builder`]. Reads and writes
     /// nothing.
     ///
-    /// A `SealedStore` has no other settings. Configure the inner store before you wrap it. The [`Schemas`] say what is
-    /// protected, and which events may pass.
+    /// Configure the inner store before you wrap it. The [`Schemas`] say what is protected, and which events may pass.
+    /// The only other setting is [`open_on_threads`](Self::open_on_threads).
     #[must_use]
     pub fn with_keys(store: S, keys: KeyManager<S::Tx, K>, schemas: Schemas) -> Self {
         Self { inner: store, sealer: Sealer::with_keys(keys, schemas), stream_keys: StreamKeys::new() }
+    }
+
+    /// The most threads on which a large page of stored events is opened: see [`Sealer::open_on_threads`]. By default,
+    /// as many as there are cores, and at most eight. With 1, a page is opened on the thread that reads it.
+    ///
+    /// ```
+    /// # use eventseal::{Keyring, SealedStore, Schemas};
+    /// # use eventseal::memory::{MemoryKeys, MemoryStore};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (keyring, schemas) = (Keyring::generate("main")?, Schemas::new([])?);
+    /// let store = SealedStore::new(MemoryStore::new(), MemoryKeys::new(), keyring, schemas).open_on_threads(2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn open_on_threads(self, threads: usize) -> Self {
+        Self { sealer: self.sealer.open_on_threads(threads), ..self }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.

@@ -2,17 +2,21 @@
 
 mod blind_index;
 mod for_owner;
+mod reading;
 mod snapshots;
 mod stored;
 mod subject;
+mod threads;
 mod values;
 
 pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
+pub(crate) use reading::{Accepts, Coverage, OpenedRow, upcast};
+use reading::{readable, upcast_all};
 pub(crate) use snapshots::UsedKeys;
-use stored::readable;
-pub(crate) use stored::{Accepts, Coverage, OpenedRow, Reader, seal_draft};
+pub(crate) use stored::{Reader, seal_draft};
 use subject::with_subjects;
+use threads::Threads;
 
 use crate::crypto::primitives::{DataKey, Salts};
 use crate::error::{Error, InputFault, KeyFault, Result};
@@ -67,7 +71,8 @@ use std::sync::Arc;
 /// ```
 pub struct Sealer<Tx, K: ?Sized = dyn KeyTable<Tx = Tx>> {
     keys: KeyManager<Tx, K>,
-    schemas: Schemas,
+    schemas: Arc<Schemas>,
+    threads: Threads,
 }
 
 impl<Tx: Send + 'static> Sealer<Tx> {
@@ -84,7 +89,24 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// nothing.
     #[must_use]
     pub fn with_keys(keys: KeyManager<Tx, K>, schemas: Schemas) -> Self {
-        Self { keys, schemas }
+        Self { keys, schemas: Arc::new(schemas), threads: Threads::new(None) }
+    }
+
+    /// The most threads on which a page of stored events is opened and upcast. By default, as many as there are cores
+    /// for this process, and at most eight. With 1, a page is opened on the thread that reads it.
+    ///
+    /// Only a large page is opened on more than one thread: of about 100 events, or of half a mebibyte. Its keys are
+    /// looked up as for a small page, in one query. Then the task that reads the page opens a part of it after the
+    /// other, and yields to its runtime in between. Up to `threads - 1` helpers do the same, on the threads that
+    /// Tokio keeps for blocking work. All pages that are read at the same time share these helpers. If all threads for
+    /// blocking work are busy, or if there is no Tokio runtime, the page is opened without helpers.
+    ///
+    /// The result does not depend on this. Upcasters and other functions of yours may run at the same time for events
+    /// of one page, in any order, and also for events after one that can't be read. What they log belongs to the span
+    /// of the reader.
+    #[must_use]
+    pub fn open_on_threads(self, threads: usize) -> Self {
+        Self { threads: Threads::new(Some(threads)), ..self }
     }
 
     /// The keys: to prepare them at startup, to shred, rotate and disable them.
@@ -213,21 +235,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         events: Vec<PersistedEvent>,
         read: Option<&ReadKeys>,
     ) -> Result<(Vec<PersistedEvent>, HashSet<KeyId>)> {
-        let (rows, keys) = self.open_rows_with(tx, &events, Accepts::AsDeclared, Reader::User(read)).await?;
-        if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
-            return Ok((events, keys));
-        }
-        let mut out = Vec::with_capacity(events.len());
-        for (event, row) in events.into_iter().zip(rows) {
-            let (event_id, position) = (event.event_id, event.global_position);
-            if let Err(error) = row.and_then(|row| self.upcast(event, row, &mut out)) {
-                // Some errors do not name the event, and a follower of the log can't get past it. So the log says where
-                // it is.
-                tracing::warn!(%event_id, %position, "a stored event can't be read");
-                return Err(error);
-            }
-        }
-        Ok((out, keys))
+        let (opened, keys) = self.open_page(tx, events, Accepts::AsDeclared, Reader::User(read), upcast_all).await?;
+        Ok((opened.map_err(|unread| unread.into_error())?, keys))
     }
 
     /// As [`open`](Self::open), but an event that can't be read does not fail the others. Returns one result for each
@@ -241,19 +250,21 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
     ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
-        let each = events.into_iter().zip(rows).map(|(event, row)| {
-            let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
-            let (global_position, event_id) = (event.global_position, event.event_id);
-            let mut out = Vec::with_capacity(1);
-            match row.and_then(|row| self.upcast(event, row, &mut out)) {
-                Ok(_) => Ok(out),
-                Err(error) => {
-                    Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error }))
+        let upcast_each = |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
+            let each = events.into_iter().zip(rows).map(|(event, row)| {
+                let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
+                let (global_position, event_id) = (event.global_position, event.event_id);
+                let mut out = Vec::with_capacity(1);
+                match row.and_then(|row| upcast(schemas, event, row, &mut out)) {
+                    Ok(_) => Ok(out),
+                    Err(error) => {
+                        Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error }))
+                    }
                 }
-            }
-        });
-        Ok(each.collect())
+            });
+            each.collect::<Vec<_>>()
+        };
+        Ok(self.open_page(tx, events, Accepts::AsDeclared, Reader::User(None), upcast_each).await?.0)
     }
 
     /// Opens stored events and leaves them at their stored type and version: the result is what was appended, not what
@@ -262,9 +273,13 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
-        let normalizers = self.schemas.normalizers();
-        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?, normalizers).event)).collect()
+        let leave = |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
+            let opened = events.into_iter().zip(rows);
+            opened
+                .map(|(event, row)| Ok(readable(event, row?, schemas.normalizers()).event))
+                .collect::<Result<Vec<_>>>()
+        };
+        self.open_page(tx, events, Accepts::AsDeclared, Reader::User(None), leave).await?.0
     }
 
     /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is

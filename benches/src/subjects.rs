@@ -5,6 +5,7 @@ mod certificate;
 mod first;
 mod index;
 mod keys;
+mod page;
 mod read;
 mod replay;
 mod rewrap;
@@ -34,6 +35,7 @@ pub struct Subject {
 pub const SUBJECTS: [Subject; 15] = [
     seal::SUBJECT,
     sealer::SUBJECT,
+    page::SUBJECT,
     value::SUBJECT,
     append::SUBJECT,
     sqlite::SUBJECT,

@@ -137,7 +137,7 @@ impl Protection {
         let Some(closed) = inspect(plan, document, accept_plaintext)? else {
             return Ok((document.text.to_vec(), Vec::new()));
         };
-        let opened = closed.open(plan, namespace, &rows)?;
+        let opened = closed.open(document, plan, namespace, &rows)?;
         Ok((opened.text, opened.redacted.into_iter().map(|redacted| redacted.place).collect()))
     }
 

@@ -264,6 +264,15 @@ impl Schemas {
         }
     }
 
+    /// Is there more to do to read this event than to look for a header that its schema does not expect?
+    pub(crate) fn expects_work(&self, event: &PersistedEvent) -> bool {
+        match self.for_read(event.event_id, &event.stored_type, event.stored_version) {
+            Ok(Some(read_as)) => read_as.schema.protects() || !read_as.is_current(event),
+            Ok(None) => self.nothing.protects(),
+            Err(_) => false,
+        }
+    }
+
     /// Does any version protect metadata?
     pub(crate) fn protects_metadata(&self) -> bool {
         let versions = self.types.values().flat_map(|schema| &schema.versions);

@@ -25,6 +25,7 @@ use crate::seal::stand_in::StandIns;
 use crate::seal::token::read_token;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The state of a data key, according to the key table.
 #[derive(Clone)]
@@ -39,9 +40,9 @@ pub(crate) enum KeyStatus {
 pub(crate) type Keys = HashMap<KeyId, KeyStatus>;
 
 /// A sealed payload, or sealed metadata, whose header was parsed and whose values were found. Nothing of it is
-/// authentic yet.
-pub(crate) struct Closed<'a> {
-    event: EventRef<'a>,
+/// authentic yet. It borrows nothing of the event, so that both can go to another thread. The methods take the event
+/// that was inspected.
+pub(crate) struct Closed {
     header: Arc<Header>,
     /// What must be cut out to remove the member with the header.
     cut: Span,
@@ -71,7 +72,7 @@ pub(crate) struct Redacted {
 
 /// Parses the header of a stored payload. Returns `None` if the payload is not sealed and need not be. With
 /// `accept_plaintext`, protected values may be in the clear.
-pub(crate) fn inspect<'a>(plan: &Plan, event: EventRef<'a>, accept_plaintext: bool) -> Result<Option<Closed<'a>>> {
+pub(crate) fn inspect(plan: &Plan, event: EventRef<'_>, accept_plaintext: bool) -> Result<Option<Closed>> {
     let EventRef { event_id, text: payload, .. } = event;
     let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
     let unsealed = |pointer| Error::Event {
@@ -128,8 +129,8 @@ fn plaintext_places<'a>(plan: &'a Plan, payload: &'a [u8], found: &'a Scan) -> i
     })
 }
 
-impl<'a> Closed<'a> {
-    fn read(plan: &Plan, event: EventRef<'a>, found: &Scan, seal: SealMember) -> Result<Self> {
+impl Closed {
+    fn read(plan: &Plan, event: EventRef<'_>, found: &Scan, seal: SealMember) -> Result<Self> {
         let EventRef { event_id, text: payload, .. } = event;
         let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
         let header = read_header(event, seal.value.of(payload))?;
@@ -144,7 +145,7 @@ impl<'a> Closed<'a> {
             Mode::Whole => None,
         };
         let values = values.ok_or_else(|| tampered("a sealed value is missing"))?;
-        Ok(Self { event, header: Arc::new(header), cut: seal.cut, values, covers_plan })
+        Ok(Self { header: Arc::new(header), cut: seal.cut, values, covers_plan })
     }
 
     /// The ids of the data keys and of the integrity key.
@@ -168,28 +169,28 @@ impl<'a> Closed<'a> {
     }
 
     /// Authenticates the header, decrypts the values with live keys, and redacts those with shredded keys.
-    pub(crate) fn open(&self, plan: &Plan, namespace: &Namespace, keys: &Keys) -> Result<Opened> {
-        let authentic = self.authenticate(namespace, keys)?;
-        let event_id = self.event.event_id;
+    pub(crate) fn open(&self, event: EventRef<'_>, plan: &Plan, namespace: &Namespace, keys: &Keys) -> Result<Opened> {
+        let authentic = self.authenticate(event, namespace, keys)?;
+        let EventRef { event_id, text, .. } = event;
         let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
         let mut order: Vec<usize> = (0..self.values.len()).collect();
         if !self.values.is_sorted() {
             order.sort_unstable_by_key(|entry| self.values[*entry]);
         }
-        let mut out = Vec::with_capacity(self.event.text.len());
+        let mut out = Vec::with_capacity(text.len());
         let mut redacted = Vec::new();
         let mut copied = 0;
         let whole = self.header.mode == Mode::Whole;
-        let stand_ins = StandIns::new(plan, self.event);
+        let stand_ins = StandIns::new(plan, event);
         for index in order {
             let entry = self.header.entries[index];
             let pointer = self.header.pointer(entry);
             let span = self.values[index];
             if !whole {
-                self.copy_between(&mut out, copied, span.start);
+                self.copy_between(text, &mut out, copied, span.start);
             }
             copied = span.end;
-            let value = span.of(self.event.text);
+            let value = span.of(text);
             let key = usize::from(entry.key);
             let owner = &authentic.owners[key];
             match (&authentic.keys[key], owner.is_shredded, entry.kind) {
@@ -217,16 +218,15 @@ impl<'a> Closed<'a> {
             redacted.push(Redacted { place: pointer, scope: owner.scope.clone(), key_id: self.header.keys[key] });
         }
         if !whole {
-            self.copy_between(&mut out, copied, self.event.text.len());
+            self.copy_between(text, &mut out, copied, text.len());
         }
         let places = SealedPlaces { header: Arc::clone(&self.header), owners: authentic.owners };
         Ok(Opened { text: out, redacted, places })
     }
 
     /// Copies the bytes between two values, without the member that holds the header.
-    fn copy_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
-        let mut copy =
-            |from: usize, to: usize| out.extend_from_slice(self.event.text.get(from..to).unwrap_or_default());
+    fn copy_between(&self, text: &[u8], out: &mut Vec<u8>, from: usize, to: usize) {
+        let mut copy = |from: usize, to: usize| out.extend_from_slice(text.get(from..to).unwrap_or_default());
         if from <= self.cut.start && self.cut.end <= to {
             copy(from, self.cut.start);
             copy(self.cut.end, to);
@@ -239,33 +239,34 @@ impl<'a> Closed<'a> {
     ///
     /// The header is authenticated before the states of its keys are reported. Otherwise a forged header could name a
     /// shredded or disabled key, and the error would speak of that key instead of the forgery.
-    fn authenticate(&self, namespace: &Namespace, keys: &Keys) -> Result<Authentic> {
-        let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
+    fn authenticate(&self, event: EventRef<'_>, namespace: &Namespace, keys: &Keys) -> Result<Authentic> {
+        let EventRef { event_id, .. } = event;
+        let transcript = Binding::of(namespace, event).transcript(self.header.core());
         let statuses: Vec<Option<&KeyStatus>> = self.header.keys.iter().map(|key_id| keys.get(key_id)).collect();
-        let event_keys = self.check_commitments(&transcript, &statuses)?;
+        let event_keys = self.check_commitments(event_id, &transcript, &statuses)?;
         // Commitments of live keys authenticate the whole header. If a key is not live, the tag must, if the integrity
         // key is at hand.
         let all_live = statuses.iter().all(|status| matches!(status, Some(KeyStatus::Live { .. })));
         if !all_live && !tag_holds(&self.header, &transcript, keys) {
             return Err(Error::Event {
-                event_id: self.event.event_id,
+                event_id,
                 fault: EventFault::Tampered { problem: "the header's tag is not authentic" },
             });
         }
-        Ok(Authentic { keys: event_keys, owners: self.check_states(&statuses, keys)? })
+        Ok(Authentic { keys: event_keys, owners: self.check_states(event_id, &statuses, keys)? })
     }
 
     /// Checks the header's tag, even if all keys are live and their commitments authenticate the header. Otherwise a
     /// wrong tag would be found only after a shred.
-    pub(crate) fn check_tag(&self, namespace: &Namespace, keys: &Keys) -> Result<()> {
-        let event_id = self.event.event_id;
+    pub(crate) fn check_tag(&self, event: EventRef<'_>, namespace: &Namespace, keys: &Keys) -> Result<()> {
+        let EventRef { event_id, .. } = event;
         let key_id = self.header.integrity_key;
         match keys.get(&key_id) {
             None => return Err(Error::Event { event_id, fault: EventFault::MissingKey { key_id } }),
             Some(KeyStatus::Faulty(error)) => return Err(error.clone()),
             Some(_) => {}
         }
-        let transcript = Binding::of(namespace, self.event).transcript(self.header.core());
+        let transcript = Binding::of(namespace, event).transcript(self.header.core());
         match tag_holds(&self.header, &transcript, keys) {
             true => Ok(()),
             false => Err(Error::Event {
@@ -279,11 +280,11 @@ impl<'a> Closed<'a> {
     /// this header.
     fn check_commitments(
         &self,
+        event_id: Uuid,
         transcript: &Transcript,
         statuses: &[Option<&KeyStatus>],
     ) -> Result<Vec<Option<EventKey>>> {
-        let tampered =
-            |problem| Error::Event { event_id: self.event.event_id, fault: EventFault::Tampered { problem } };
+        let tampered = |problem| Error::Event { event_id, fault: EventFault::Tampered { problem } };
         let mut event_keys: Vec<Option<EventKey>> = (0..self.header.keys.len()).map(|_| None).collect();
         for (index, commitment) in self.header.commitments() {
             if let Some(KeyStatus::Live { scope, key }) = statuses[index] {
@@ -303,8 +304,7 @@ impl<'a> Closed<'a> {
 
     /// For each key of the header: the scope that it belongs to, and whether it is live or shredded. Any other state is
     /// an error.
-    fn check_states(&self, statuses: &[Option<&KeyStatus>], keys: &Keys) -> Result<Vec<KeyOwner>> {
-        let event_id = self.event.event_id;
+    fn check_states(&self, event_id: Uuid, statuses: &[Option<&KeyStatus>], keys: &Keys) -> Result<Vec<KeyOwner>> {
         let mut owners = Vec::with_capacity(statuses.len());
         for (key_id, status) in self.header.keys.iter().zip(statuses) {
             let (scope, is_shredded) = match status {

@@ -9,12 +9,13 @@ use crate::json::document::Node;
 use crate::json::pointer::{JsonPointer, Places};
 use crate::keys::KeyStore;
 use crate::keys::names::KeyScope;
-use crate::schema::ReadAs;
+use crate::schema::{ReadAs, Schemas};
 use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::Sealer;
-use crate::sealer::stored::{Accepts, Coverage, OpenedRow, Reader, readable};
+use crate::sealer::reading::{Accepts, Coverage, OpenedRow, readable};
+use crate::sealer::stored::Reader;
 use std::collections::HashSet;
 
 /// A stored event that was opened for one owner.
@@ -39,21 +40,26 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         events: Vec<PersistedEvent>,
         owner: &KeyScope,
     ) -> Result<Vec<Result<OpenedForOwner, Box<Unreadable>>>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::Owner(owner)).await?;
-        let opened = events.into_iter().zip(rows).map(|(event, row)| {
-            let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
-            let (global_position, event_id) = (event.global_position, event.event_id);
-            row.and_then(|row| self.for_owner(event, row, owner)).map_err(|error| {
-                Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })
-            })
-        });
-        Ok(opened.collect())
+        let whose = owner.clone();
+        let for_owner = move |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
+            let opened = events.into_iter().zip(rows).map(|(event, row)| {
+                let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
+                let (global_position, event_id) = (event.global_position, event.event_id);
+                row.and_then(|row| OpenedForOwner::of(schemas, event, row, &whose)).map_err(|error| {
+                    Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })
+                })
+            });
+            opened.collect::<Vec<_>>()
+        };
+        Ok(self.open_page(tx, events, Accepts::AsDeclared, Reader::Owner(owner), for_owner).await?.0)
     }
+}
 
-    fn for_owner(&self, event: PersistedEvent, row: OpenedRow<'_>, owner: &KeyScope) -> Result<OpenedForOwner> {
+impl OpenedForOwner {
+    fn of(schemas: &Schemas, event: PersistedEvent, row: OpenedRow<'_>, owner: &KeyScope) -> Result<Self> {
         let is_current = row.is_current(&event);
-        let known = self.schemas.for_read(event.event_id, &event.stored_type, event.stored_version);
-        let is_registered = matches!(known, Ok(Some(read_as)) if self.schemas.is_registered(read_as));
+        let known = schemas.for_read(event.event_id, &event.stored_type, event.stored_version);
+        let is_registered = matches!(known, Ok(Some(read_as)) if schemas.is_registered(read_as));
         let (mut payload_places, mut metadata_places) = (Vec::new(), Vec::new());
         if let Some(ReadAs { schema, .. }) = row.read_as.or(known.ok().flatten()) {
             payload_places =
@@ -71,7 +77,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         };
         let (lost, lost_in_metadata) = (lost(&row.opened), lost(&row.metadata));
         let read_as = row.read_as;
-        let mut readable = readable(event, row, self.schemas.normalizers());
+        let mut readable = readable(event, row, schemas.normalizers());
         if !payload_places.is_empty() {
             readable.event.payload = without_values(&readable.event.payload, &payload_places);
             readable.event.redacted.extend(payload_places);
@@ -83,9 +89,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let stored = readable.event.clone();
         let current = read_as.filter(|_| !is_current).map(|read_as| {
             let mut out = Vec::with_capacity(1);
-            self.schemas.upcast(read_as, readable, &mut out).map(|_| out)
+            schemas.upcast(read_as, readable, &mut out).map(|_| out)
         });
-        Ok(OpenedForOwner { stored, current, is_registered, lost, lost_in_metadata })
+        Ok(Self { stored, current, is_registered, lost, lost_in_metadata })
     }
 }
 

@@ -6,13 +6,15 @@ use crate::event::{PersistedEvent, SealedPlace};
 use crate::json::pointer::{JsonPointer, Places};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyState, KeyStore};
-use crate::schema::VersionSchema;
+use crate::schema::{Schemas, VersionSchema};
 use crate::seal::format::EntryKind;
 use crate::seal::opening::{KeyStatus, Opened};
 use crate::seal::sealing::SealingKey;
 use crate::seal::snapshot::{ClosedSnapshot, SnapshotBinding, fits, seal};
 use crate::seal::unsealed::holds_unsealed;
-use crate::sealer::{Accepts, OpenedRow, Reader, Sealer};
+use crate::sealer::Sealer;
+use crate::sealer::reading::{Accepts, Manner, OpenedRow, Unread, upcast};
+use crate::sealer::stored::{Joins, Reader};
 use crate::snapshots::outcome::{Discarded, SaveOutcome};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -39,9 +41,32 @@ impl UsedKeys {
         }
     }
 
+    fn extend(&mut self, others: Self) {
+        self.opened.extend(others.opened);
+        self.redacted.extend(others.redacted);
+        self.in_the_clear |= others.in_the_clear;
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.opened.len() + self.redacted.len()
+    }
+}
+
+/// Events with the keys that they name.
+struct Noted {
+    events: Vec<PersistedEvent>,
+    used: UsedKeys,
+}
+
+impl Joins for Noted {
+    fn of_none() -> Self {
+        Self { events: Vec::new(), used: UsedKeys::default() }
+    }
+
+    fn join(&mut self, next: Self) {
+        self.events.join(next.events);
+        self.used.extend(next.used);
     }
 }
 
@@ -54,51 +79,14 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         events: Vec<PersistedEvent>,
         used: &mut UsedKeys,
     ) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
-        let mut out = Vec::with_capacity(events.len());
-        for (event, row) in events.into_iter().zip(rows) {
-            used.in_the_clear |= self.holds_plaintext(&event);
-            let (event_id, position) = (event.event_id, event.global_position);
-            let noted = row.inspect(|row: &OpenedRow<'_>| {
-                row.opened.iter().chain(&row.metadata).for_each(|opened| used.add(opened));
-            });
-            let (first, is_current) = (out.len(), noted.as_ref().is_ok_and(|row| row.is_current(&event)));
-            if let Err(error) = noted.and_then(|row| self.upcast(event, row, &mut out)) {
-                tracing::warn!(%event_id, %position, "a stored event can't be read");
-                return Err(error);
-            }
-            used.in_the_clear |= !is_current && out[first..].iter().any(|part| self.protects_later(part));
-        }
-        Ok(out)
-    }
-
-    /// Does the current version of an upcast event protect a value that no key seals in the store? A rewrite would seal
-    /// it, and then a shred of its owner must reach everything that was folded from it.
-    fn protects_later(&self, part: &PersistedEvent) -> bool {
-        let read_as = match self.schemas.for_read(part.event_id, &part.event_type, part.event_version) {
-            Ok(Some(read_as)) => read_as,
-            Ok(None) | Err(_) => self.schemas.unregistered(part.event_version),
-        };
-        let VersionSchema { plan, metadata_plan, .. } = read_as.schema;
-        let sealed = |places: Vec<SealedPlace>, redacted: &[JsonPointer]| {
-            let places: Vec<_> =
-                places.into_iter().map(|sealed| sealed.place).chain(redacted.iter().cloned()).collect();
-            Places::of(&places)
-        };
-        let payload = || sealed(part.sealed_places(), &part.redacted);
-        let metadata = || sealed(part.sealed_metadata_places(), &part.redacted_metadata);
-        let in_metadata = |text: &Vec<u8>| holds_unsealed(metadata_plan, text, metadata);
-        holds_unsealed(plan, &part.payload, payload) || part.metadata.as_ref().is_some_and(in_metadata)
-    }
-
-    /// Is there a value in the clear that the schemas protect? They may accept that of events from before the store
-    /// was wrapped.
-    fn holds_plaintext(&self, event: &PersistedEvent) -> bool {
-        self.schemas.accepts_plaintext(&event.stored_type)
-            && matches!(
-                self.how_to_read(event, Accepts::SealedOnly, Reader::User(None)),
-                Err(Error::Event { fault, .. }) if matches!(fault.bare(), EventFault::Unsealed { .. })
-            )
+        let reader = Reader::User(None);
+        let Noted { events, used: noted } = self
+            .open_page(tx, events, Accepts::AsDeclared, reader, note_all)
+            .await?
+            .0
+            .map_err(|unread| unread.into_error())?;
+        used.extend(noted);
+        Ok(events)
     }
 
     /// Seals a state under the active keys of all owners whose keys were used. Locks these scopes as an append does,
@@ -175,4 +163,53 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         }
         Ok(Ok((state, used)))
     }
+}
+
+/// Upcasts opened events, and notes their keys. The first one that can't be read fails.
+fn note_all(
+    schemas: &Schemas,
+    events: Vec<PersistedEvent>,
+    rows: Vec<Result<OpenedRow<'_>>>,
+) -> Result<Noted, Box<Unread>> {
+    let (mut out, mut used) = (Vec::with_capacity(events.len()), UsedKeys::default());
+    for (event, row) in events.into_iter().zip(rows) {
+        used.in_the_clear |= holds_plaintext(schemas, &event);
+        let unread = Unread::of(&event);
+        let noted = row.inspect(|row: &OpenedRow<'_>| {
+            row.opened.iter().chain(&row.metadata).for_each(|opened| used.add(opened));
+        });
+        let (first, is_current) = (out.len(), noted.as_ref().is_ok_and(|row| row.is_current(&event)));
+        noted.and_then(|row| upcast(schemas, event, row, &mut out)).map_err(unread)?;
+        used.in_the_clear |= !is_current && out[first..].iter().any(|part| protects_later(schemas, part));
+    }
+    Ok(Noted { events: out, used })
+}
+
+/// Does the current version of an upcast event protect a value that no key seals in the store? A rewrite would seal it,
+/// and then a shred of its owner must reach everything that was folded from it.
+fn protects_later(schemas: &Schemas, part: &PersistedEvent) -> bool {
+    let read_as = match schemas.for_read(part.event_id, &part.event_type, part.event_version) {
+        Ok(Some(read_as)) => read_as,
+        Ok(None) | Err(_) => schemas.unregistered(part.event_version),
+    };
+    let VersionSchema { plan, metadata_plan, .. } = read_as.schema;
+    let sealed = |places: Vec<SealedPlace>, redacted: &[JsonPointer]| {
+        let places: Vec<_> = places.into_iter().map(|sealed| sealed.place).chain(redacted.iter().cloned()).collect();
+        Places::of(&places)
+    };
+    let payload = || sealed(part.sealed_places(), &part.redacted);
+    let metadata = || sealed(part.sealed_metadata_places(), &part.redacted_metadata);
+    let in_metadata = |text: &Vec<u8>| holds_unsealed(metadata_plan, text, metadata);
+    holds_unsealed(plan, &part.payload, payload) || part.metadata.as_ref().is_some_and(in_metadata)
+}
+
+/// Is there a value in the clear that the schemas protect? They may accept that of events from before the store was
+/// wrapped.
+fn holds_plaintext(schemas: &Schemas, event: &PersistedEvent) -> bool {
+    let sealed_only = Manner::of(Accepts::SealedOnly, Reader::User(None));
+    schemas.accepts_plaintext(&event.stored_type)
+        && matches!(
+            sealed_only.inspect(schemas, event),
+            Err(Error::Event { fault, .. }) if matches!(fault.bare(), EventFault::Unsealed { .. })
+        )
 }

@@ -8,6 +8,7 @@ mod failures;
 mod input;
 mod invariants;
 mod jsonb;
+mod large_pages;
 mod maintenance_backfill;
 mod maintenance_census;
 mod maintenance_copies;

@@ -11,7 +11,7 @@ use crate::schema::{Journey, ReadAs, Schemas, VersionSchema};
 use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids, check_unprotected};
-use crate::sealer::{Coverage, OpenedRow, Sealer};
+use crate::sealer::{Coverage, OpenedRow, Sealer, upcast};
 use std::collections::{HashMap, HashSet};
 
 /// What is done with an event.
@@ -72,7 +72,7 @@ pub(super) fn fate_of<'s, Tx: Send + 'static>(
         live: row.coverage.live.iter().chain(&row.metadata_coverage.live).map(|(key, of)| (*key, of.clone())).collect(),
     };
     let mut seen = Vec::with_capacity(1);
-    let journey = sealer.upcast(event.clone(), row, &mut seen)?;
+    let journey = upcast(sealer.schemas(), event.clone(), row, &mut seen)?;
     Ok(match stored.anew(sealer.schemas(), seen, journey) {
         Ok(anew) => Fate::Anew(Box::new(anew)),
         Err(Reason { because, error }) => Fate::Kept(because, error),
