@@ -32,7 +32,7 @@ pub struct Subject {
 }
 
 /// All subjects but the rivals, in the order in which the document has them.
-pub const SUBJECTS: [Subject; 15] = [
+pub const SUBJECTS: [Subject; 16] = [
     seal::SUBJECT,
     sealer::SUBJECT,
     page::SUBJECT,

@@ -38,7 +38,8 @@ fn run(bench: &Bench) -> Report {
         };
         fixture::placed().version(2).protect_same_as(1).upcast(1, add)
     };
-    let rows: [(String, &str, usize, &dyn Fn() -> EventSchema, Option<f64>); 5] = [
+    type Row<'r> = (String, &'r str, usize, &'r dyn Fn() -> EventSchema, Option<f64>);
+    let rows: [Row<'_>; 5] = [
         (format!("{many} events of 1 KiB"), &small, many, &plain, Some(1.5)),
         (format!("{many} events of 16 KiB"), &large, many, &plain, Some(1.5)),
         (format!("{many} events of 1 KiB, a function over Value"), &small, many, &upcast, Some(1.5)),

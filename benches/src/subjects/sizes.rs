@@ -177,7 +177,8 @@ const COPIES: [&str; 5] = [
 
 /// The same with few rows and with many.
 fn look_ups(bench: &Bench, few: &Tables, many: &Tables) -> Vec<Measured> {
-    let what: [(&str, fn(&Tables, usize) -> Way<'_>); 4] = [
+    type LookUp = fn(&Tables, usize) -> Way<'_>;
+    let what: [(&str, LookUp); 4] = [
         ("look up the row of 1 key", look_up_key),
         ("read a stream of 10 stored events", read_stream),
         ("read a page of 500 stored events", read_page),
@@ -338,7 +339,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -105,8 +105,10 @@ fn a_small_page_is_opened_by_its_reader() {
 }
 
 /// What was logged, with the span in which it was logged, and the thread.
+type Line = (String, Option<String>, ThreadId);
+
 #[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<(String, Option<String>, ThreadId)>>>);
+struct Logged(Arc<Mutex<Vec<Line>>>);
 
 impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Logged {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {

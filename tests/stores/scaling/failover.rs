@@ -43,7 +43,7 @@ async fn i13_a_shred_that_a_failover_lost_is_found_by_the_copy_and_repeated() {
     promoted.execute("SELECT pg_reload_conf()").await.unwrap();
     let deadline = Deadline::of("for the standby to be cut off");
     while is(&mut promoted, "count(*) > 0 FROM pg_stat_wal_receiver").await {
-        deadline.check();
+        deadline.look_again().await;
     }
     shred(&mut primary, &store, "lost").await.unwrap();
     store.keys().copy_log(&mut primary).await.unwrap();

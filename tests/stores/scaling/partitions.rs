@@ -101,18 +101,22 @@ async fn the_constraints_of_hash_partitions_are_those_that_the_page_names() {
     let store = PostgresStore::new();
     let twice = NewEvent::raw("Placed", 1, "{}");
     let mut tx = connection.begin().await.unwrap();
-    store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::Any, &[twice.clone()]).await.unwrap();
+    store.append(&mut tx, &aggregate("Order", "1"), ExpectedVersion::Any, std::slice::from_ref(&twice)).await.unwrap();
     tx.commit().await.unwrap();
     // One after the other: found, whatever the stream. At once, in two streams: nothing finds it.
     for id in ["1", "2"] {
         let mut tx = connection.begin().await.unwrap();
-        let again = store.append(&mut tx, &aggregate("Order", id), ExpectedVersion::Any, &[twice.clone()]).await;
+        let again =
+            store.append(&mut tx, &aggregate("Order", id), ExpectedVersion::Any, std::slice::from_ref(&twice)).await;
         assert!(matches!(again, Err(Error::DuplicateEventId { .. })), "{again:?}");
     }
     let twice = twice.with_id(Uuid::now_v7());
     let mut other = db.connect().await.unwrap();
     let (mut first, mut second) = (connection.begin().await.unwrap(), other.begin().await.unwrap());
-    store.append(&mut first, &aggregate("Order", "3"), ExpectedVersion::Any, &[twice.clone()]).await.unwrap();
+    store
+        .append(&mut first, &aggregate("Order", "3"), ExpectedVersion::Any, std::slice::from_ref(&twice))
+        .await
+        .unwrap();
     store.append(&mut second, &aggregate("Order", "4"), ExpectedVersion::Any, &[twice]).await.unwrap();
     first.commit().await.unwrap();
     second.commit().await.unwrap();
@@ -120,7 +124,7 @@ async fn the_constraints_of_hash_partitions_are_those_that_the_page_names() {
     let twice = NewEvent::raw("Placed", 1, "{}");
     let (mut first, mut second) = (connection.begin().await.unwrap(), other.begin().await.unwrap());
     let order = aggregate("Order", "5");
-    store.append(&mut first, &order, ExpectedVersion::Any, &[twice.clone()]).await.unwrap();
+    store.append(&mut first, &order, ExpectedVersion::Any, std::slice::from_ref(&twice)).await.unwrap();
     let events = [twice];
     let waiting = store.append(&mut second, &order, ExpectedVersion::Any, &events);
     let meanwhile = async {
@@ -128,7 +132,7 @@ async fn the_constraints_of_hash_partitions_are_those_that_the_page_names() {
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let deadline = Deadline::of("for the second append to wait");
         while sqlx::query_scalar::<_, i64>(sql).fetch_one(&db.pool).await.unwrap() == 0 {
-            deadline.check();
+            deadline.look_again().await;
         }
         first.commit().await.unwrap();
     };

@@ -90,7 +90,7 @@ impl Pair {
         standby.execute("SELECT pg_wal_replay_pause()").await.unwrap();
         let deadline = Deadline::of("for the replay to pause");
         while !is(&mut standby, "pg_get_wal_replay_pause_state() = 'paused'").await {
-            deadline.check();
+            deadline.look_again().await;
         }
     }
 
@@ -105,7 +105,7 @@ impl Pair {
         let mut standby = connect(&self.both().standby.options()).await;
         let deadline = Deadline::of("for the standby");
         while !is(&mut standby, &format!("pg_last_wal_replay_lsn() >= '{at}'")).await {
-            deadline.check();
+            deadline.look_again().await;
         }
     }
 
@@ -127,10 +127,10 @@ impl Pair {
             if let Some(pid) = sqlx::query_scalar(waiting).fetch_optional(&mut primary).await.unwrap() {
                 break pid;
             }
-            deadline.check();
+            deadline.look_again().await;
         };
         while !is(&mut primary, received).await {
-            deadline.check();
+            deadline.look_again().await;
         }
         // One that waited for the disk alone is through by now.
         for _ in 0..20 {

@@ -30,11 +30,11 @@ async fn wait_for_standbys(pair: &Pair) {
     let sql = "SELECT count(*) > 0 FROM pg_stat_replication WHERE sync_state = 'sync'";
     let deadline = Deadline::of("for a synchronous standby");
     while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut admin).await.unwrap() {
-        deadline.check();
+        deadline.look_again().await;
     }
     // Sessions that begin now have the new setting.
-    while pair.primary().await.fetch_one("SHOW synchronous_standby_names").await.unwrap().get::<&str, _>(0) == "" {
-        deadline.check();
+    while pair.primary().await.fetch_one("SHOW synchronous_standby_names").await.unwrap().get::<&str, _>(0).is_empty() {
+        deadline.look_again().await;
     }
 }
 

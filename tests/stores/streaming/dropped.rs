@@ -113,7 +113,7 @@ async fn a_transaction_goes_on_after_its_stream_was_dropped_in_the_middle_of_a_s
         let waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1";
         while sqlx::query_scalar::<_, Option<bool>>(waits).bind(pid).fetch_one(&db.pool).await.unwrap() != Some(true) {
             assert!(ask(&mut events).await.is_pending());
-            deadline.check();
+            deadline.look_again().await;
         }
         drop(events);
         lock.rollback().await.unwrap();
