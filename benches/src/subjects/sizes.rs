@@ -229,16 +229,18 @@ fn read_stream(tables: &Tables, times: usize) -> Way<'_> {
     })
 }
 
-fn read_page(tables: &Tables, _: usize) -> Way<'_> {
+fn read_page(tables: &Tables, times: usize) -> Way<'_> {
     way(move || {
         let mut connection = tables.connection.borrow_mut();
-        let after = GlobalPosition::try_from((tables.any() / 2) as i64).unwrap();
+        let starts: Vec<i64> = (0..times).map(|_| (tables.any() / 2) as i64).collect();
         let inner = tables.store.inner();
         time(|| {
             tables.db.block_on(async {
-                let all = EventFilter::default();
-                let page = inner.read_events(&mut connection, after, 500, &all).await.unwrap();
-                assert!(page.scanned > 0);
+                for start in &starts {
+                    let (after, all) = (GlobalPosition::try_from(*start).unwrap(), EventFilter::default());
+                    let page = inner.read_events(&mut connection, after, 500, &all).await.unwrap();
+                    assert!(page.scanned > 0);
+                }
             });
         })
     })
