@@ -1,5 +1,5 @@
-//! How large tables and indexes become: bytes a row, with few rows and with many, and what a thousand times as many would
-//! come to.
+//! How large tables and indexes become: bytes a row, with few rows and with many, and what a thousand times as many
+//! would come to.
 
 use super::Subject;
 use crate::bench::{Bench, Way, time, way};
@@ -97,7 +97,8 @@ impl Tables {
             .iter()
             .map(|kind| {
                 let sql = format!(
-                    "SELECT pg_table_size('{0}')::float8 / count(*), pg_indexes_size('{0}')::float8 / count(*) FROM {0}",
+                    "SELECT pg_table_size('{0}')::float8 / count(*), pg_indexes_size('{0}')::float8 / count(*)
+                     FROM {0}",
                     kind.table
                 );
                 let asked = sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&mut *connection);
