@@ -1,5 +1,5 @@
-//! How large tables and indexes become: bytes a row, with few rows and with many, and what a thousand times as many would
-//! come to.
+//! How large tables and indexes become: bytes a row, with few rows and with many, and what a thousand times as many
+//! would come to.
 
 use super::Subject;
 use crate::bench::{Bench, Way, time, way};
@@ -97,7 +97,8 @@ impl Tables {
             .iter()
             .map(|kind| {
                 let sql = format!(
-                    "SELECT pg_table_size('{0}')::float8 / count(*), pg_indexes_size('{0}')::float8 / count(*) FROM {0}",
+                    "SELECT pg_table_size('{0}')::float8 / count(*), pg_indexes_size('{0}')::float8 / count(*)
+                     FROM {0}",
                     kind.table
                 );
                 let asked = sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&mut *connection);
@@ -230,16 +231,18 @@ fn read_stream(tables: &Tables, times: usize) -> Way<'_> {
     })
 }
 
-fn read_page(tables: &Tables, _: usize) -> Way<'_> {
+fn read_page(tables: &Tables, times: usize) -> Way<'_> {
     way(move || {
         let mut connection = tables.connection.borrow_mut();
-        let after = GlobalPosition::try_from((tables.any() / 2) as i64).unwrap();
+        let starts: Vec<i64> = (0..times).map(|_| (tables.any() / 2) as i64).collect();
         let inner = tables.store.inner();
         time(|| {
             tables.db.block_on(async {
-                let all = EventFilter::default();
-                let page = inner.read_events(&mut connection, after, 500, &all).await.unwrap();
-                assert!(page.scanned > 0);
+                for start in &starts {
+                    let (after, all) = (GlobalPosition::try_from(*start).unwrap(), EventFilter::default());
+                    let page = inner.read_events(&mut connection, after, 500, &all).await.unwrap();
+                    assert!(page.scanned > 0);
+                }
             });
         })
     })

@@ -1,5 +1,5 @@
-//! Events that are partitioned by the hash of their stream, and keys by the hash of their scope: the page's SQL, and the
-//! contracts of all ports on the tables that it makes.
+//! Events that are partitioned by the hash of their stream, and keys by the hash of their scope: the page's SQL, and
+//! the contracts of all ports on the tables that it makes.
 
 use super::page;
 use super::{append, process, shows, shred};
@@ -198,7 +198,8 @@ async fn a_stream_is_read_from_one_partition_and_the_log_from_all_in_order() {
     let db = partitioned(&[PostgresTables::new()]).await;
     let mut connection = db.connect().await.unwrap();
     let fill = "INSERT INTO events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type, payload)
-        SELECT 'Order', (n / 10)::text, n % 10 + 1, gen_random_uuid(), 'Placed', '{}' FROM generate_series(0, 19999) AS n";
+        SELECT 'Order', (n / 10)::text, n % 10 + 1, gen_random_uuid(), 'Placed', '{}'
+        FROM generate_series(0, 19999) AS n";
     connection.execute(fill).await.unwrap();
     connection.execute("ANALYZE events").await.unwrap();
     let statements = internals::event_statements_of(&PostgresStore::new());
