@@ -11,10 +11,10 @@ mod values;
 
 pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
-pub(crate) use reading::{Accepts, Coverage, OpenedRow, upcast};
+pub(crate) use reading::{Accepts, Coverage, OpenedRow, Reader, upcast};
 use reading::{readable, upcast_all};
 pub(crate) use snapshots::UsedKeys;
-pub(crate) use stored::{Reader, seal_draft};
+pub(crate) use stored::seal_draft;
 use subject::with_subjects;
 use threads::Threads;
 
@@ -95,8 +95,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// The most threads on which a page of stored events is opened and upcast. By default, as many as there are cores
     /// for this process, and at most eight. With 1, a page is opened on the thread that reads it.
     ///
-    /// Only a large page is opened on more than one thread: of about 100 events, or of half a mebibyte. Its keys are
-    /// looked up as for a small page, in one query. Then the task that reads the page opens a part of it after the
+    /// Only a large page is opened on more than one thread, from about 128 events of 1 KiB on, or 16 of 16 KiB. Its keys
+    /// are looked up as for a small page, in one query. Then the task that reads the page opens a part of it after the
     /// other, and yields to its runtime in between. Up to `threads - 1` helpers do the same, on the threads that
     /// Tokio keeps for blocking work. All pages that are read at the same time share these helpers. If all threads for
     /// blocking work are busy, or if there is no Tokio runtime, the page is opened without helpers.

@@ -14,8 +14,7 @@ use crate::seal::opening::Opened;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::Sealer;
-use crate::sealer::reading::{Accepts, Coverage, OpenedRow, readable};
-use crate::sealer::stored::Reader;
+use crate::sealer::reading::{Accepts, Coverage, OpenedRow, Reader, readable};
 use std::collections::HashSet;
 
 /// A stored event that was opened for one owner.

@@ -7,12 +7,12 @@
 use crate::error::{Error, EventFault, Result};
 use crate::event::{EventRef, GlobalPosition, PersistedEvent, Sealed};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
+use crate::keys::{Pinned, ReadKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable, Schemas};
 use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::normalize::Normalizers;
 use crate::seal::opening::{Closed, KeyStatus, Keys, Opened, inspect};
 use crate::seal::plan::Plan;
-use crate::sealer::stored::Reader;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +27,24 @@ pub(crate) enum Accepts {
     SealedOnly,
     /// Those with protected values in the clear too.
     Plaintext,
+}
+
+/// Who reads. This decides how the rows of keys are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum Reader<'p> {
+    /// A user. Rows that were looked up recently may be used again, within the lag that the user allows. So may rows
+    /// that were read with the events.
+    User(Option<&'p ReadKeys>),
+    /// Maintenance. Rows are looked up now, and the [`Coverage`] of seals is noted.
+    Maintenance,
+    /// Maintenance that holds locks. It must not wait for the KMS, so only key-encryption keys that were opened before
+    /// are used.
+    Locked(&'p Pinned),
+    /// Somebody who may see the values of this owner only. The keys of all others count as shredded, and are not
+    /// opened. Events of unknown types and versions are opened too, as they are stored.
+    Owner(&'p KeyScope),
+    /// A verification. The tags of all headers are checked. Events of unknown types and versions are opened too.
+    Verifier,
 }
 
 /// How events are read, for the reader that reads them.

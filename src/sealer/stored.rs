@@ -7,35 +7,17 @@
 use crate::error::Result;
 use crate::event::PersistedEvent;
 use crate::keys::KeyStore;
+use crate::keys::UsableKeys;
 use crate::keys::names::{KeyId, KeyScope, Namespace};
-use crate::keys::{Pinned, ReadKeys, UsableKeys};
 use crate::schema::Schemas;
 use crate::seal::opening::Keys;
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
-use crate::sealer::reading::{Accepts, Manner, OpenedRow, Read};
+use crate::sealer::reading::{Accepts, Manner, OpenedRow, Read, Reader};
 use crate::sealer::threads::Threads;
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::sync::Arc;
-
-/// Who reads. This decides how the rows of keys are looked up.
-#[derive(Clone, Copy)]
-pub(crate) enum Reader<'p> {
-    /// A user. Rows that were looked up recently may be used again, within the lag that the user allows. So may rows
-    /// that were read with the events.
-    User(Option<&'p ReadKeys>),
-    /// Maintenance. Rows are looked up now, and the [`Coverage`](crate::sealer::Coverage) of seals is noted.
-    Maintenance,
-    /// Maintenance that holds locks. It must not wait for the KMS, so only key-encryption keys that were opened before
-    /// are used.
-    Locked(&'p Pinned),
-    /// Somebody who may see the values of this owner only. The keys of all others count as shredded, and are not
-    /// opened. Events of unknown types and versions are opened too, as they are stored.
-    Owner(&'p KeyScope),
-    /// A verification. The tags of all headers are checked. Events of unknown types and versions are opened too.
-    Verifier,
-}
 
 /// What is made of the events of a page, or of a part of it.
 pub(super) trait Joins {

@@ -25,7 +25,7 @@ const EVENT: usize = 1_024;
 /// A page that weighs less is opened by its reader alone: the helpers would come too late.
 const LARGE: usize = 256 * 1_024;
 /// What a part of a page weighs. Its reader does not yield while it opens one.
-const PART: usize = 64 * 1_024;
+const PART: usize = 32 * 1_024;
 /// The most threads, if the user sets no limit.
 const MOST: usize = 8;
 

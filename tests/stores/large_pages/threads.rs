@@ -86,7 +86,8 @@ fn readers_share_their_helpers() {
 #[test]
 fn a_small_page_is_opened_by_its_reader() {
     let runtime = Builder::new_current_thread().build().unwrap();
-    let small = Page::of(&(0..10).map(|_| new("Placed", "a", "fine")).collect::<Vec<_>>());
+    // Each of several parts, if it were cut.
+    let small = Page::of(&(0..30).map(|_| new("Placed", "a", "fine")).collect::<Vec<_>>());
     // It has many bytes, and only one event.
     let mut long = new("Placed", "a", "fine");
     let payload = String::from_utf8(long.payload().to_vec()).unwrap().replace("filler ", &"filler ".repeat(500));
