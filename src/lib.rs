@@ -170,6 +170,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
+mod telemetry;
 pub mod values;
 
 pub use error::variants::{Error, Result};

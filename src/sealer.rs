@@ -24,6 +24,7 @@ use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
+use crate::telemetry::{self, Call, EventsRead};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -135,10 +136,25 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
     ) -> Result<Cow<'e, [NewEvent]>> {
+        let call = telemetry::seal(self.keys.known_namespace(), aggregate, events.len());
+        call.run(|| self.seal_events(tx, aggregate, events, &call)).await
+    }
+
+    async fn seal_events<'e>(
+        &self,
+        tx: &mut Tx,
+        aggregate: &AggregateRef,
+        events: &'e [NewEvent],
+        call: &Call,
+    ) -> Result<Cow<'e, [NewEvent]>> {
         let named = self.with_subjects(aggregate, events)?;
-        let Some(drafted) = self.draft(aggregate, &named)? else { return Ok(named) };
+        let Some(drafted) = self.draft(aggregate, &named)? else {
+            call.sealed(0, events.len());
+            return Ok(named);
+        };
         let keys = self.keys.sealing_keys(tx, &drafted.scopes).await?;
         let sealed = drafted.seal(&keys)?;
+        call.sealed(drafted.sealed_events(), events.len());
         drop(drafted);
         Ok(Cow::Owned(sealed))
     }
@@ -202,7 +218,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// [`EventFault`]: crate::error::EventFault
     /// [`StorageFault::InvalidRow`]: crate::error::StorageFault::InvalidRow
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        Ok(self.open_stream(tx, events, None).await?.0)
+        let call = telemetry::open(self.keys.known_namespace());
+        Ok(call.run(|| self.open_stream(tx, events, None, &call)).await?.0)
     }
 
     /// As [`open`](Self::open), with the rows of keys that were read with the events. Returns also the keys that the
@@ -212,8 +229,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
         read: Option<&ReadKeys>,
+        call: &Call,
     ) -> Result<(Vec<PersistedEvent>, HashSet<KeyId>)> {
         let (rows, keys) = self.open_rows_with(tx, &events, Accepts::AsDeclared, Reader::User(read)).await?;
+        call.read(&seen(&rows));
+        let _steps = self.schemas.reporting_steps();
         if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
             return Ok((events, keys));
         }
@@ -223,7 +243,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             if let Err(error) = row.and_then(|row| self.upcast(event, row, &mut out)) {
                 // Some errors do not name the event, and a follower of the log can't get past it. So the log says where
                 // it is.
-                tracing::warn!(%event_id, %position, "a stored event can't be read");
+                tracing::warn!(%event_id, %position, error_kind = %error.kind(), "a stored event can't be read");
                 return Err(error);
             }
         }
@@ -241,7 +261,20 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
     ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
+        let call = telemetry::open(self.keys.known_namespace());
+        call.run(|| self.open_all_of(tx, events, &call)).await
+    }
+
+    /// As [`open_each`](Self::open_each), as a part of a call.
+    pub(crate) async fn open_all_of(
+        &self,
+        tx: &mut Tx,
+        events: Vec<PersistedEvent>,
+        call: &Call,
+    ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
+        call.read(&seen(&rows));
+        let _steps = self.schemas.reporting_steps();
         let each = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);
@@ -262,9 +295,14 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
-        let normalizers = self.schemas.normalizers();
-        events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?, normalizers).event)).collect()
+        let call = telemetry::open(self.keys.known_namespace());
+        call.run(|| async {
+            let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
+            call.read(&seen(&rows));
+            let normalizers = self.schemas.normalizers();
+            events.into_iter().zip(rows).map(|(event, row)| Ok(readable(event, row?, normalizers).event)).collect()
+        })
+        .await
     }
 
     /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is
@@ -294,6 +332,11 @@ pub(crate) struct Drafted<'e> {
 }
 
 impl Drafted<'_> {
+    /// Of how many events something is sealed.
+    pub(crate) fn sealed_events(&self) -> usize {
+        self.drafts.iter().filter(|drafts| drafts.iter().next().is_some()).count()
+    }
+
     /// Seals the events. The keys are those of the scopes, in their order.
     pub(crate) fn seal(&self, keys: &SealingKeys) -> Result<Vec<NewEvent>> {
         let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = self.scopes.iter().zip(&keys.keys).collect();
@@ -314,6 +357,24 @@ impl Drafted<'_> {
         }
         Ok(sealed)
     }
+}
+
+/// What became of stored events that were opened. The unreadable ones are counted by the kinds of their errors.
+fn seen(rows: &[Result<OpenedRow<'_>>]) -> EventsRead {
+    let mut seen = EventsRead::default();
+    for row in rows {
+        let count = match row {
+            Err(error) => {
+                telemetry::unreadable(error);
+                &mut seen.unreadable
+            }
+            Ok(row) if !row.is_sealed() => &mut seen.plain,
+            Ok(row) if row.is_redacted() => &mut seen.redacted,
+            Ok(_) => &mut seen.opened,
+        };
+        *count += 1;
+    }
+    seen
 }
 
 /// What must be sealed of an event that is to be appended.

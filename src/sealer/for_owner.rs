@@ -40,6 +40,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         owner: &KeyScope,
     ) -> Result<Vec<Result<OpenedForOwner, Box<Unreadable>>>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::Owner(owner)).await?;
+        let _steps = self.schemas.reporting_steps();
         let opened = events.into_iter().zip(rows).map(|(event, row)| {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);

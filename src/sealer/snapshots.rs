@@ -12,8 +12,9 @@ use crate::seal::opening::{KeyStatus, Opened};
 use crate::seal::sealing::SealingKey;
 use crate::seal::snapshot::{ClosedSnapshot, SnapshotBinding, fits, seal};
 use crate::seal::unsealed::holds_unsealed;
-use crate::sealer::{Accepts, OpenedRow, Reader, Sealer};
+use crate::sealer::{Accepts, OpenedRow, Reader, Sealer, seen};
 use crate::snapshots::outcome::{Discarded, SaveOutcome};
+use crate::telemetry::Call;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -53,8 +54,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
         used: &mut UsedKeys,
+        call: &Call,
     ) -> Result<Vec<PersistedEvent>> {
         let rows = self.open_rows(tx, &events, Accepts::AsDeclared, Reader::User(None)).await?;
+        call.read(&seen(&rows));
+        let _steps = self.schemas.reporting_steps();
         let mut out = Vec::with_capacity(events.len());
         for (event, row) in events.into_iter().zip(rows) {
             used.in_the_clear |= self.holds_plaintext(&event);
@@ -64,7 +68,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             });
             let (first, is_current) = (out.len(), noted.as_ref().is_ok_and(|row| row.is_current(&event)));
             if let Err(error) = noted.and_then(|row| self.upcast(event, row, &mut out)) {
-                tracing::warn!(%event_id, %position, "a stored event can't be read");
+                tracing::warn!(%event_id, %position, error_kind = %error.kind(), "a stored event can't be read");
                 return Err(error);
             }
             used.in_the_clear |= !is_current && out[first..].iter().any(|part| self.protects_later(part));

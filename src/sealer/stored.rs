@@ -235,6 +235,16 @@ impl OpenedRow<'_> {
         self.read_as.is_none() && self.opened.is_none() && self.metadata.is_none()
     }
 
+    /// Was anything of the event sealed?
+    pub(super) fn is_sealed(&self) -> bool {
+        self.opened.is_some() || self.metadata.is_some()
+    }
+
+    /// Is anything of the event redacted?
+    pub(super) fn is_redacted(&self) -> bool {
+        self.opened.iter().chain(&self.metadata).any(|opened| !opened.redacted.is_empty())
+    }
+
     /// Is the stored version a current one, so that the opened event is not upcast?
     pub(crate) fn is_current(&self, event: &PersistedEvent) -> bool {
         self.read_as.is_none_or(|read_as| read_as.is_current(event))
