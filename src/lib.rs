@@ -106,6 +106,8 @@
 //! - `derive` (default): the derives of [`Event`], [`EventPart`], [`Events`] and [`Scope`].
 //! - `chrono`, `rust_decimal`: their types can be fields of types with a derive of [`EventPart`].
 //! - `sqlite` (default): `SqliteStore`, `SqliteKeys`, `SqliteSnapshots` and `SqliteBlindIndex`.
+//! - `metrics`: counters and histograms through the facade of the crate `metrics`: see
+//!   [`manual::operations`](manual::operations#what-to-watch). Spans need no feature.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.

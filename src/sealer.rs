@@ -240,7 +240,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let mut out = Vec::with_capacity(events.len());
         for (event, row) in events.into_iter().zip(rows) {
             let (event_id, position) = (event.event_id, event.global_position);
-            if let Err(error) = row.and_then(|row| self.upcast(event, row, &mut out)) {
+            let upcast = row.and_then(|row| self.upcast(event, row, &mut out).inspect_err(telemetry::unreadable));
+            if let Err(error) = upcast {
                 // Some errors do not name the event, and a follower of the log can't get past it. So the log says where
                 // it is.
                 tracing::warn!(%event_id, %position, error_kind = %error.kind(), "a stored event can't be read");
@@ -279,7 +280,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
             let (global_position, event_id) = (event.global_position, event.event_id);
             let mut out = Vec::with_capacity(1);
-            match row.and_then(|row| self.upcast(event, row, &mut out)) {
+            match row.and_then(|row| self.upcast(event, row, &mut out).inspect_err(telemetry::unreadable)) {
                 Ok(_) => Ok(out),
                 Err(error) => {
                     Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error }))

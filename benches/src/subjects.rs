@@ -12,6 +12,7 @@ mod seal;
 mod sealer;
 mod shred;
 mod sqlite;
+mod telemetry;
 mod upcast;
 mod value;
 
@@ -30,9 +31,10 @@ pub struct Subject {
 }
 
 /// All subjects but the rivals, in the order in which the document has them.
-pub const SUBJECTS: [Subject; 14] = [
+pub const SUBJECTS: [Subject; 15] = [
     seal::SUBJECT,
     sealer::SUBJECT,
+    telemetry::SUBJECT,
     value::SUBJECT,
     append::SUBJECT,
     sqlite::SUBJECT,

@@ -14,7 +14,7 @@ use crate::seal::snapshot::{ClosedSnapshot, SnapshotBinding, fits, seal};
 use crate::seal::unsealed::holds_unsealed;
 use crate::sealer::{Accepts, OpenedRow, Reader, Sealer, seen};
 use crate::snapshots::outcome::{Discarded, SaveOutcome};
-use crate::telemetry::Call;
+use crate::telemetry::{self, Call};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -67,7 +67,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
                 row.opened.iter().chain(&row.metadata).for_each(|opened| used.add(opened));
             });
             let (first, is_current) = (out.len(), noted.as_ref().is_ok_and(|row| row.is_current(&event)));
-            if let Err(error) = noted.and_then(|row| self.upcast(event, row, &mut out)) {
+            let upcast = noted.and_then(|row| self.upcast(event, row, &mut out).inspect_err(telemetry::unreadable));
+            if let Err(error) = upcast {
                 tracing::warn!(%event_id, %position, error_kind = %error.kind(), "a stored event can't be read");
                 return Err(error);
             }

@@ -103,6 +103,8 @@ mod streams;
 mod table_mutants;
 #[cfg(feature = "databases")]
 mod tamper;
+#[cfg(feature = "databases")]
+mod telemetry;
 mod typed;
 mod unregistered;
 #[cfg(feature = "databases")]

@@ -1,0 +1,5 @@
+#[path = "../sources.rs"]
+#[allow(dead_code)]
+mod sources;
+#[path = "mod.rs"]
+mod telemetry;
