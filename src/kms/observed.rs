@@ -49,3 +49,15 @@ impl<P: Deref<Target: Kms> + Send + Sync> Kms for ObservedKms<P> {
         self.request("rewrap_kek", context).ask(self.0.rewrap_kek(wrapped, context)).await
     }
 }
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::kms::keyring::Keyring;
+
+    #[test]
+    fn an_observed_kms_keeps_the_contract() {
+        let keyring = Keyring::generate("main").unwrap();
+        futures::executor::block_on(crate::conformance::kms(&ObservedKms(&keyring)));
+    }
+}

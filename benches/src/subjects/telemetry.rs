@@ -75,14 +75,11 @@ fn heard(bench: &Bench) -> [Measured; 2] {
     let recorder = Counted::default();
     let listening = |level: LevelFilter| {
         let (recorder, dispatch) = (&recorder, Dispatch::new(Registry::default().with(level)));
-        move || -> Duration {
-            tracing::dispatcher::with_default(&dispatch, || with_local_recorder(recorder, seal))
-        }
+        move || -> Duration { tracing::dispatcher::with_default(&dispatch, || with_local_recorder(recorder, seal)) }
     };
     let (at_info, at_debug) = (listening(LevelFilter::INFO), listening(LevelFilter::DEBUG));
     let rounds = bench.pick(1, 501, 2_001);
-    let [alone, info, debug] =
-        bench.compare("somebody listens", rounds, 1, [way(seal), way(at_info), way(at_debug)]);
+    let [alone, info, debug] = bench.compare("somebody listens", rounds, 1, [way(seal), way(at_info), way(at_debug)]);
     [
         Measured::time("seal 1 event, spans at INFO and counters", &info, "nobody listens", &alone).reach(1.25),
         Measured::time("seal 1 event, spans at DEBUG and counters", &debug, "nobody listens", &alone),

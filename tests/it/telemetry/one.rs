@@ -1,3 +1,4 @@
+//! These tests alone.
 #[path = "../sources.rs"]
 #[allow(dead_code)]
 mod sources;
