@@ -38,7 +38,7 @@ fn memory_is_the_output_and_a_few_small_buffers() {
     }
 }
 
-/// As long as nobody listens, spans and counters allocate nothing, and a call with them allocates what it would without.
+/// As long as nobody listens, spans and counters allocate nothing.
 #[test]
 fn what_calls_tell_of_themselves_allocates_nothing() {
     let order = aggregate("Order", "1");
