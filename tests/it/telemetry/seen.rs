@@ -108,10 +108,10 @@ impl<S: Subscriber + for<'l> LookupSpan<'l>> Layer<S> for Seen {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let span = context.span(id).unwrap();
-        if let Some(At(at)) = span.extensions().get::<At>() {
-            if let Some(noted) = self.0.lock().unwrap().get_mut(*at) {
-                values.record(&mut Values(&mut noted.fields));
-            }
+        if let Some(At(at)) = span.extensions().get::<At>()
+            && let Some(noted) = self.0.lock().unwrap().get_mut(*at)
+        {
+            values.record(&mut Values(&mut noted.fields));
         }
     }
 
