@@ -7,6 +7,7 @@ mod page;
 mod recorder;
 mod seen;
 mod spans;
+mod threads;
 
 use eventseal::{Changes, NewEvent, Schemas, event};
 use recorder::Recorded;
