@@ -20,6 +20,7 @@ use crate::seal::detect::may_hold_header;
 use crate::seal::opening::{KeyStatus, Keys, inspect};
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey};
+use crate::telemetry::{self, AppendPath, EventsRead, Reporting, Tally};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -97,6 +98,38 @@ impl Engine {
 #[must_use]
 pub const fn backend() -> &'static str {
     crate::crypto::backend::NAME
+}
+
+/// What an append of sealed events tells of itself, without the append: its span and its counters.
+///
+/// # Errors
+/// None.
+pub async fn told_of_an_append(aggregate: &AggregateRef, events: usize) -> Result<()> {
+    let call = telemetry::append(None, aggregate, events);
+    call.run(|| async {
+        telemetry::data_keys_needed(2, 0);
+        telemetry::appended(AppendPath::OneStatement);
+        call.sealed(events, events);
+        Ok(())
+    })
+    .await
+}
+
+/// What a read of a stream tells of itself, without the read.
+///
+/// # Errors
+/// None.
+pub async fn told_of_a_read(schemas: &Schemas, aggregate: &AggregateRef, events: u64) -> Result<()> {
+    let call = telemetry::read_stream(None, aggregate);
+    call.run(|| async {
+        telemetry::data_keys_needed(2, 0);
+        let tally = Tally::default();
+        let _reporting = Reporting::new(Some(&call), &tally);
+        tally.add(EventsRead { opened: events, ..EventsRead::default() });
+        drop(schemas.reporting_steps());
+        Ok(())
+    })
+    .await
 }
 
 /// Every statement on the key tables, by name.

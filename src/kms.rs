@@ -7,6 +7,7 @@
 #[cfg(feature = "aws-kms")]
 mod aws;
 pub(crate) mod keyring;
+pub(crate) mod observed;
 
 pub use crate::crypto::secret::SecretKey;
 pub use crate::error::kms::KmsFailure;

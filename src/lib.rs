@@ -109,6 +109,8 @@
 //! - `sqlite` (default): `SqliteStore`, `SqliteKeys`, `SqliteSnapshots` and `SqliteBlindIndex`.
 //! - `aws-lc-rs`: ciphers, hashes and the random generator of AWS-LC, in place of those of RustCrypto. The sealed bytes
 //!   are the same.
+//! - `metrics`: counters and histograms through the facade of the crate `metrics`: see
+//!   [`manual::operations`](manual::operations#what-to-watch). Spans need no feature.
 //! - `conformance`: the contracts of the ports as functions to run your own implementation through.
 //!
 //! The crate `eventseal-testing` has guards for your own CI: a golden corpus, a taint check, a schema lock.
@@ -173,6 +175,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
+mod telemetry;
 pub mod values;
 
 pub use error::variants::{Error, Result};

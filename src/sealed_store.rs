@@ -15,6 +15,7 @@ use crate::schema::Schemas;
 use crate::sealer::{Drafted, Sealer};
 use crate::sensitive::Sensitive;
 use crate::store::{BesideKeys, EventStore};
+use crate::telemetry::{self, AppendPath, Call};
 use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use async_trait::async_trait;
 use std::borrow::Cow;
@@ -129,9 +130,21 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         limit: u32,
         filter: &EventFilter,
     ) -> Result<OpenedPage> {
+        let call = telemetry::read_page(self.keys().known_namespace(), limit);
+        call.run(|| self.read_page_each(tx, after, limit, filter, &call)).await
+    }
+
+    async fn read_page_each(
+        &self,
+        tx: &mut S::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+        call: &Call,
+    ) -> Result<OpenedPage> {
         let EventPage { events, scanned, next } =
             self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
-        let mut events = self.sealer.open_each(tx, events).await?;
+        let mut events = self.sealer.open_all_of(tx, events, call).await?;
         for parts in events.iter_mut().flatten() {
             keep_wanted(parts, filter);
         }
@@ -240,23 +253,95 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> SealedStore<S, K> {
         aggregate: &AggregateRef,
         expected: ExpectedVersion,
         drafted: &Drafted<'_>,
-    ) -> Result<Appended> {
+    ) -> Result<(Appended, AppendPath)> {
         let keys = self.keys();
         let expected_keys = match self.beside() {
             Some(beside) => keys.expected_keys(tx, &drafted.scopes).await?.map(|expected| (beside, expected)),
             None => None,
         };
-        let keys = match expected_keys {
+        let (keys, path) = match expected_keys {
             Some(((store, names), ExpectedKeys { keys: sealing, rows })) => {
                 let sealed = drafted.seal(&sealing)?;
                 if let Some(appended) = store.append_under(tx, names, &rows, aggregate, expected, &sealed).await? {
-                    return Ok(appended);
+                    return Ok((appended, AppendPath::OneStatement));
                 }
-                keys.unexpected_keys(tx, &drafted.scopes).await?
+                (keys.unexpected_keys(tx, &drafted.scopes).await?, AppendPath::FellBack)
             }
-            None => keys.sealing_keys(tx, &drafted.scopes).await?,
+            None => (keys.sealing_keys(tx, &drafted.scopes).await?, AppendPath::TwoSteps),
         };
-        self.inner.append(tx, aggregate, expected, &drafted.seal(&keys)?).await
+        let appended = self.inner.append(tx, aggregate, expected, &drafted.seal(&keys)?).await?;
+        Ok((appended, path))
+    }
+
+    async fn append_sealed(
+        &self,
+        tx: &mut S::Tx,
+        aggregate: &AggregateRef,
+        expected: ExpectedVersion,
+        events: &[NewEvent],
+        call: &Call,
+    ) -> Result<Appended> {
+        let named = self.sealer.with_subjects(aggregate, events)?;
+        let drafted = self.sealer.draft(aggregate, &named)?;
+        let (mut appended, path) = match &drafted {
+            None => (self.inner.append(tx, aggregate, expected, &named).await?, AppendPath::Plain),
+            Some(drafted) => self.append_drafted(tx, aggregate, expected, drafted).await?,
+        };
+        telemetry::appended(path);
+        call.sealed(drafted.as_ref().map_or(0, Drafted::sealed_events), events.len());
+        // The payloads are put back by position, so the order must be the caller's.
+        let ids_of_appended = appended.events.iter().map(|event| event.event_id);
+        if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
+            return Err(Error::Storage(StorageFault::Contract {
+                problem: "append did not return the events that it was given, in their order",
+            }));
+        }
+        for (appended, event) in appended.events.iter_mut().zip(named.iter()) {
+            appended.payload = event.payload().to_vec();
+            if appended.metadata != event.metadata {
+                appended.metadata.clone_from(&event.metadata);
+            }
+        }
+        Ok(appended)
+    }
+
+    async fn read_stream(
+        &self,
+        tx: &mut S::Tx,
+        aggregate: &AggregateRef,
+        range: VersionRange,
+        call: &Call,
+    ) -> Result<Stream> {
+        let expected = self.stream_keys.expected(aggregate);
+        let (stream, read) = match (self.beside(), &expected) {
+            (Some((store, names)), Some(asked)) if !self.keys().are_seen(asked) => {
+                self.keys().check_log_to_read(tx).await?;
+                let seen = self.keys().sees_committed(tx);
+                let (stream, rows) = store.read_stream_and_keys(tx, names, asked, aggregate, range).await?;
+                (stream, Some(ReadKeys { asked: Arc::clone(asked), rows, seen }))
+            }
+            _ => (self.inner.read_aggregate_stream(tx, aggregate, range).await?, None),
+        };
+        let (events, needed) = self.sealer.open_stream(tx, stream.events, read.as_ref(), call).await?;
+        // A range without events says nothing about the keys of its stream.
+        if self.beside().is_some() && stream.last_version.is_some() {
+            self.stream_keys.note(aggregate, expected.as_deref(), &needed);
+        }
+        Ok(Stream { events, ..stream })
+    }
+
+    async fn read_page(
+        &self,
+        tx: &mut S::Tx,
+        after: GlobalPosition,
+        limit: u32,
+        filter: &EventFilter,
+        call: &Call,
+    ) -> Result<EventPage> {
+        let page = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
+        let (mut events, _) = self.sealer.open_stream(tx, page.events, None, call).await?;
+        keep_wanted(&mut events, filter);
+        Ok(EventPage { events, ..page })
     }
 
     /// The sealer, for maintenance of the store as a whole.
@@ -291,25 +376,8 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         expected: ExpectedVersion,
         events: &[NewEvent],
     ) -> Result<Appended> {
-        let named = self.sealer.with_subjects(aggregate, events)?;
-        let mut appended = match self.sealer.draft(aggregate, &named)? {
-            None => self.inner.append(tx, aggregate, expected, &named).await?,
-            Some(drafted) => self.append_drafted(tx, aggregate, expected, &drafted).await?,
-        };
-        // The payloads are put back by position, so the order must be the caller's.
-        let ids_of_appended = appended.events.iter().map(|event| event.event_id);
-        if !ids_of_appended.eq(events.iter().map(|event| event.event_id)) {
-            return Err(Error::Storage(StorageFault::Contract {
-                problem: "append did not return the events that it was given, in their order",
-            }));
-        }
-        for (appended, event) in appended.events.iter_mut().zip(named.iter()) {
-            appended.payload = event.payload().to_vec();
-            if appended.metadata != event.metadata {
-                appended.metadata.clone_from(&event.metadata);
-            }
-        }
-        Ok(appended)
+        let call = telemetry::append(self.keys().known_namespace(), aggregate, events.len());
+        call.run(|| self.append_sealed(tx, aggregate, expected, events, &call)).await
     }
 
     async fn read_aggregate_stream(
@@ -318,22 +386,8 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         aggregate: &AggregateRef,
         range: VersionRange,
     ) -> Result<Stream> {
-        let expected = self.stream_keys.expected(aggregate);
-        let (stream, read) = match (self.beside(), &expected) {
-            (Some((store, names)), Some(asked)) if !self.keys().are_seen(asked) => {
-                self.keys().check_log_to_read(tx).await?;
-                let seen = self.keys().sees_committed(tx);
-                let (stream, rows) = store.read_stream_and_keys(tx, names, asked, aggregate, range).await?;
-                (stream, Some(ReadKeys { asked: Arc::clone(asked), rows, seen }))
-            }
-            _ => (self.inner.read_aggregate_stream(tx, aggregate, range).await?, None),
-        };
-        let (events, needed) = self.sealer.open_stream(tx, stream.events, read.as_ref()).await?;
-        // A range without events says nothing about the keys of its stream.
-        if self.beside().is_some() && stream.last_version.is_some() {
-            self.stream_keys.note(aggregate, expected.as_deref(), &needed);
-        }
-        Ok(Stream { events, ..stream })
+        let call = telemetry::read_stream(self.keys().known_namespace(), aggregate);
+        call.run(|| self.read_stream(tx, aggregate, range, &call)).await
     }
 
     /// Reads a page of the wrapped store's log, opened and upcast. `filter` names event types as readers see them. So
@@ -346,10 +400,8 @@ impl<S: EventStore, K: KeyStore<Tx = S::Tx> + ?Sized> EventStore for SealedStore
         limit: u32,
         filter: &EventFilter,
     ) -> Result<EventPage> {
-        let page = self.inner.read_events(tx, after, limit, &self.stored(filter)).await?;
-        let mut events = self.sealer.open(tx, page.events).await?;
-        keep_wanted(&mut events, filter);
-        Ok(EventPage { events, ..page })
+        let call = telemetry::read_page(self.keys().known_namespace(), limit);
+        call.run(|| self.read_page(tx, after, limit, filter, &call)).await
     }
 
     async fn latest_global_position(&self, tx: &mut Self::Tx) -> Result<GlobalPosition> {

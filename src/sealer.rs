@@ -12,7 +12,7 @@ mod values;
 pub(crate) use blind_index::hashes;
 pub(crate) use for_owner::OpenedForOwner;
 pub(crate) use reading::{Accepts, Coverage, OpenedRow, Reader, upcast};
-use reading::{readable, upcast_all};
+use reading::{readable, upcast_all, upcast_each};
 pub(crate) use snapshots::UsedKeys;
 pub(crate) use stored::seal_draft;
 use subject::with_subjects;
@@ -28,6 +28,7 @@ use crate::schema::Schemas;
 use crate::seal::clear::check_sensitive;
 use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, SealingKey, check_unprotected};
+use crate::telemetry::{self, Call, Tally};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -95,9 +96,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// The most threads on which a page of stored events is opened and upcast. By default, as many as there are cores
     /// for this process, and at most eight. With 1, a page is opened on the thread that reads it.
     ///
-    /// Only a large page is opened on more than one thread, from about 128 events of 1 KiB on, or 16 of 16 KiB. Its keys
-    /// are looked up as for a small page, in one query. Then the task that reads the page opens a part of it after the
-    /// other, and yields to its runtime in between. Up to `threads - 1` helpers do the same, on the threads that
+    /// Only a large page is opened on more than one thread, from about 128 events of 1 KiB on, or 16 of 16 KiB. Its
+    /// keys are looked up as for a small page, in one query. Then the task that reads the page opens a part of it after
+    /// the other, and yields to its runtime in between. Up to `threads - 1` helpers do the same, on the threads that
     /// Tokio keeps for blocking work. All pages that are read at the same time share these helpers. If all threads for
     /// blocking work are busy, or if there is no Tokio runtime, the page is opened without helpers.
     ///
@@ -157,10 +158,25 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         aggregate: &AggregateRef,
         events: &'e [NewEvent],
     ) -> Result<Cow<'e, [NewEvent]>> {
+        let call = telemetry::seal(self.keys.known_namespace(), aggregate, events.len());
+        call.run(|| self.seal_events(tx, aggregate, events, &call)).await
+    }
+
+    async fn seal_events<'e>(
+        &self,
+        tx: &mut Tx,
+        aggregate: &AggregateRef,
+        events: &'e [NewEvent],
+        call: &Call,
+    ) -> Result<Cow<'e, [NewEvent]>> {
         let named = self.with_subjects(aggregate, events)?;
-        let Some(drafted) = self.draft(aggregate, &named)? else { return Ok(named) };
+        let Some(drafted) = self.draft(aggregate, &named)? else {
+            call.sealed(0, events.len());
+            return Ok(named);
+        };
         let keys = self.keys.sealing_keys(tx, &drafted.scopes).await?;
         let sealed = drafted.seal(&keys)?;
+        call.sealed(drafted.sealed_events(), events.len());
         drop(drafted);
         Ok(Cow::Owned(sealed))
     }
@@ -224,7 +240,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// [`EventFault`]: crate::error::EventFault
     /// [`StorageFault::InvalidRow`]: crate::error::StorageFault::InvalidRow
     pub async fn open(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        Ok(self.open_stream(tx, events, None).await?.0)
+        let call = telemetry::open(self.keys.known_namespace());
+        Ok(call.run(|| self.open_stream(tx, events, None, &call)).await?.0)
     }
 
     /// As [`open`](Self::open), with the rows of keys that were read with the events. Returns also the keys that the
@@ -234,8 +251,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
         read: Option<&ReadKeys>,
+        call: &Call,
     ) -> Result<(Vec<PersistedEvent>, HashSet<KeyId>)> {
-        let (opened, keys) = self.open_page(tx, events, Accepts::AsDeclared, Reader::User(read), upcast_all).await?;
+        let reader = Reader::User(read);
+        let (opened, keys) = self.open_page(tx, events, Accepts::AsDeclared, reader, Some(call), upcast_all).await?;
         Ok((opened.map_err(|unread| unread.into_error())?, keys))
     }
 
@@ -250,21 +269,19 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
     ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
-        let upcast_each = |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
-            let each = events.into_iter().zip(rows).map(|(event, row)| {
-                let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
-                let (global_position, event_id) = (event.global_position, event.event_id);
-                let mut out = Vec::with_capacity(1);
-                match row.and_then(|row| upcast(schemas, event, row, &mut out)) {
-                    Ok(_) => Ok(out),
-                    Err(error) => {
-                        Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error }))
-                    }
-                }
-            });
-            each.collect::<Vec<_>>()
-        };
-        Ok(self.open_page(tx, events, Accepts::AsDeclared, Reader::User(None), upcast_each).await?.0)
+        let call = telemetry::open(self.keys.known_namespace());
+        call.run(|| self.open_all_of(tx, events, &call)).await
+    }
+
+    /// As [`open_each`](Self::open_each), as a part of a call.
+    pub(crate) async fn open_all_of(
+        &self,
+        tx: &mut Tx,
+        events: Vec<PersistedEvent>,
+        call: &Call,
+    ) -> Result<Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>>> {
+        let reader = Reader::User(None);
+        Ok(self.open_page(tx, events, Accepts::AsDeclared, reader, Some(call), upcast_each).await?.0)
     }
 
     /// Opens stored events and leaves them at their stored type and version: the result is what was appended, not what
@@ -273,13 +290,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// # Errors
     /// As [`open`](Self::open), except for the errors of steps.
     pub async fn open_as_stored(&self, tx: &mut Tx, events: Vec<PersistedEvent>) -> Result<Vec<PersistedEvent>> {
-        let leave = |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
+        let leave = |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>, _: &Tally| {
             let opened = events.into_iter().zip(rows);
             opened
                 .map(|(event, row)| Ok(readable(event, row?, schemas.normalizers()).event))
                 .collect::<Result<Vec<_>>>()
         };
-        self.open_page(tx, events, Accepts::AsDeclared, Reader::User(None), leave).await?.0
+        let call = telemetry::open(self.keys.known_namespace());
+        call.run(|| async {
+            self.open_page(tx, events, Accepts::AsDeclared, Reader::User(None), Some(&call), leave).await?.0
+        })
+        .await
     }
 
     /// The key scopes under whose keys an event of this aggregate would be sealed, each once. They tell whose data is
@@ -309,6 +330,11 @@ pub(crate) struct Drafted<'e> {
 }
 
 impl Drafted<'_> {
+    /// Of how many events something is sealed.
+    pub(crate) fn sealed_events(&self) -> usize {
+        self.drafts.iter().filter(|drafts| drafts.iter().next().is_some()).count()
+    }
+
     /// Seals the events. The keys are those of the scopes, in their order.
     pub(crate) fn seal(&self, keys: &SealingKeys) -> Result<Vec<NewEvent>> {
         let by_scope: HashMap<&KeyScope, &(KeyId, Arc<DataKey>)> = self.scopes.iter().zip(&keys.keys).collect();

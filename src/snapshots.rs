@@ -130,6 +130,7 @@ use crate::seal::snapshot::SnapshotBinding;
 use crate::sealed_store::SealedStore;
 use crate::sealer::UsedKeys;
 use crate::store::{EventStore, SnapshotStore, StoredSnapshot};
+use crate::telemetry::{self, Call};
 use state::RowId;
 use std::fmt;
 
@@ -185,6 +186,17 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         aggregate: &AggregateRef,
     ) -> Result<Rebuilt<A>> {
         check_name(A::NAME)?;
+        let call = telemetry::load_snapshot(store.keys().known_namespace(), aggregate, A::NAME);
+        call.run(|| self.rebuild(tx, store, aggregate, &call)).await
+    }
+
+    async fn rebuild<A: AggregateState>(
+        &self,
+        tx: &mut P::Tx,
+        store: &SealedStore<impl EventStore<Tx = P::Tx>, impl KeyStore<Tx = P::Tx> + ?Sized>,
+        aggregate: &AggregateRef,
+        call: &Call,
+    ) -> Result<Rebuilt<A>> {
         let mut rebuilt = Rebuilt {
             aggregate: aggregate.clone(),
             state: A::default(),
@@ -214,7 +226,7 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
             rebuilt.last = Some((last.aggregate_version, last.event_id));
         }
         rebuilt.folded = events.len() as u64;
-        let events = store.sealer().open_noting(tx, events, &mut rebuilt.used).await?;
+        let events = store.sealer().open_noting(tx, events, &mut rebuilt.used, call).await?;
         rebuilt.apply(&events)?;
         Ok(rebuilt)
     }
@@ -254,6 +266,16 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         store: &SealedStore<impl EventStore<Tx = P::Tx>, impl KeyStore<Tx = P::Tx> + ?Sized>,
         rebuilt: &Rebuilt<A>,
     ) -> Result<SaveOutcome> {
+        let call = telemetry::save_snapshot(store.keys().known_namespace(), &rebuilt.aggregate, A::NAME);
+        call.run(|| self.save_rebuilt(tx, store, rebuilt)).await
+    }
+
+    async fn save_rebuilt<A: AggregateState>(
+        &self,
+        tx: &mut P::Tx,
+        store: &SealedStore<impl EventStore<Tx = P::Tx>, impl KeyStore<Tx = P::Tx> + ?Sized>,
+        rebuilt: &Rebuilt<A>,
+    ) -> Result<SaveOutcome> {
         let Some((version, last_event)) = rebuilt.last else { return Ok(SaveOutcome::NotDue) };
         let (aggregate, fingerprint) = (&rebuilt.aggregate, &rebuilt.fingerprint);
         let found = store.keys().namespace(tx).await?;
@@ -264,7 +286,9 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         let written = match state::write(&rebuilt.state) {
             Ok(written) => written,
             Err(error) => {
-                tracing::warn!(state = A::NAME, %aggregate, %error, "a state can't be saved as a snapshot");
+                let (aggregate_type, aggregate_id) = (aggregate.aggregate_type(), aggregate.aggregate_id());
+                tracing::warn!(aggregate_type, aggregate_id, state = A::NAME, %error, "a state can't be saved as a \
+                    snapshot");
                 return Ok(SaveOutcome::Unwritable);
             }
         };
@@ -272,7 +296,8 @@ impl<P: SnapshotStore> SealedSnapshots<P> {
         let sealed = match store.sealer().seal_snapshot(tx, &binding, &rebuilt.used, &written).await? {
             Ok(sealed) => sealed,
             Err(why) => {
-                tracing::debug!(state = A::NAME, %aggregate, reason = ?why, "no snapshot was saved");
+                let (aggregate_type, aggregate_id) = (aggregate.aggregate_type(), aggregate.aggregate_id());
+                tracing::debug!(aggregate_type, aggregate_id, state = A::NAME, reason = ?why, "no snapshot was saved");
                 return Ok(why);
             }
         };
@@ -386,15 +411,18 @@ async fn resume<Tx: Send + 'static, A: AggregateState>(
 }
 
 impl<A: AggregateState> Rebuilt<A> {
-    /// Notes that the stored snapshot is not used, and logs why. Most reasons are everyday; somebody should hear of the
-    /// others.
+    /// Notes that the stored snapshot is not used, and logs why. Most reasons are everyday, such as a deployment, after
+    /// which every snapshot is discarded once. Somebody should hear of the others.
     fn discard(&mut self, stored: Option<&StoredSnapshot>, why: Discarded) {
-        let (aggregate, version) = (&self.aggregate, stored.map(|stored| stored.version.get()));
+        let (aggregate_type, aggregate_id) = (self.aggregate.aggregate_type(), self.aggregate.aggregate_id());
+        let (aggregate_version, state, reason) = (stored.map(|stored| stored.version.get()), A::NAME, &why);
         match why {
             Discarded::Altered { .. } | Discarded::Undecodable => {
-                tracing::warn!(%aggregate, version, state = A::NAME, reason = %why, "a snapshot was discarded");
+                tracing::warn!(aggregate_type, aggregate_id, aggregate_version, state, %reason, "a snapshot was \
+                    discarded");
             }
-            _ => tracing::info!(%aggregate, version, state = A::NAME, reason = %why, "a snapshot was discarded"),
+            _ => tracing::debug!(aggregate_type, aggregate_id, aggregate_version, state, %reason, "a snapshot was \
+                discarded"),
         }
         self.discarded_row = stored.map(row_id);
         self.discarded = Some(why);

@@ -5,7 +5,7 @@ use allocation_counter::measure;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventseal::error::EventFault;
-use eventseal::internals::Engine;
+use eventseal::internals::{Engine, told_of_a_read, told_of_an_append};
 use eventseal::memory::{MemoryDb, MemoryKeys, MemoryStore};
 use eventseal::schema::{EventSchema, SplitPart};
 use eventseal::{
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use support::sealing::SealerWorld;
+use tracing::subscriber::NoSubscriber;
 
 #[test]
 fn memory_is_the_output_and_a_few_small_buffers() {
@@ -36,6 +37,38 @@ fn memory_is_the_output_and_a_few_small_buffers() {
             assert!(cost.bytes_total <= output + 8_192, "{name} of {size}: {cost:?}");
         }
     }
+}
+
+/// As long as nobody listens, spans and counters allocate nothing.
+#[test]
+fn what_calls_tell_of_themselves_allocates_nothing() {
+    let order = aggregate("Order", "1");
+    let schemas = || Schemas::new([event("Placed").version(1).protect(&["/email"], Owner::Aggregate)]).unwrap();
+    let of_steps = schemas();
+    let told = || {
+        block_on(told_of_an_append(&order, 3)).unwrap();
+        block_on(told_of_a_read(&of_steps, &order, 3)).unwrap();
+    };
+    let world = SealerWorld::new(schemas());
+    let placed = || NewEvent::raw("Placed", 1, r#"{"email":"ada@x"}"#);
+    let stored = world.seal(&order, placed()).unwrap();
+    let whole = || {
+        let opened = vec![stored.clone(); 20];
+        drop(block_on(world.sealer.open(&mut world.db.begin(), opened)).unwrap());
+        drop(block_on(world.sealer.seal(&mut world.db.begin(), &order, &[placed()])).unwrap());
+    };
+    let unheard = |run: &dyn Fn()| {
+        run();
+        measure(run)
+    };
+    let listened = |run: &dyn Fn()| {
+        metrics::with_local_recorder(&metrics::NoopRecorder, || {
+            tracing::subscriber::with_default(NoSubscriber::new(), || unheard(run))
+        })
+    };
+    assert_eq!((unheard(&told).count_total, listened(&told).count_total), (0, 0));
+    let costs = [unheard(&whole), listened(&whole)].map(|cost| (cost.count_total, cost.bytes_total));
+    assert_eq!(costs[0], costs[1]);
 }
 
 /// Anybody who can write to the store can write a header that names thousands of places, deep in a document

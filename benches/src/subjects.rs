@@ -14,6 +14,7 @@ mod sealer;
 mod shred;
 mod sizes;
 mod sqlite;
+mod telemetry;
 mod upcast;
 mod value;
 
@@ -32,10 +33,11 @@ pub struct Subject {
 }
 
 /// All subjects but the rivals, in the order in which the document has them.
-pub const SUBJECTS: [Subject; 16] = [
+pub const SUBJECTS: [Subject; 17] = [
     seal::SUBJECT,
     sealer::SUBJECT,
     page::SUBJECT,
+    telemetry::SUBJECT,
     value::SUBJECT,
     append::SUBJECT,
     sqlite::SUBJECT,

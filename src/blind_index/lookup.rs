@@ -7,6 +7,7 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{KeyStore, KeyTable, LogEntry, ScopeAction, ScopeLock, ScopeRecord, ScopeState};
 use crate::sealer::{Sealer, hashes};
 use crate::store::TableWork;
+use crate::telemetry::{self, Call};
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
@@ -102,6 +103,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// [`Error::Shredded`]. Those of the table: see [`BlindIndexTable`].
     /// [`StorageFault::NoEffect`](crate::error::StorageFault::NoEffect).
     pub async fn add(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
+        self.changing().run(|| self.add_entries(tx, scope, value)).await
+    }
+
+    async fn add_entries(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
         let (_, entries) = self.locked(tx, scope, value).await?;
         self.place(tx, &entries).await
     }
@@ -112,6 +117,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// # Errors
     /// Those of [`add`](Self::add). If the value is taken, the owner's other entries are still there.
     pub async fn replace(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
+        self.changing().run(|| self.replace_entries(tx, scope, value)).await
+    }
+
+    async fn replace_entries(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
         let (owner, entries) = self.locked(tx, scope, value).await?;
         self.place(tx, &entries).await?;
         let kept: Vec<_> = entries.into_iter().map(|entry| (entry.key_id, entry.hash)).collect();
@@ -127,6 +136,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// # Errors
     /// Those of [`Sealer::blind_hashes`], and those of the table.
     pub async fn remove(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
+        self.changing().run(|| self.remove_entries(tx, scope, value)).await
+    }
+
+    async fn remove_entries(&self, tx: &mut Tx, scope: &KeyScope, value: &str) -> Result<()> {
         let spelled = self.of.index.spell(value, self.of.unique)?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
         let (keys, record) = self.sealer.keys().index_keys_to_remove(tx, &owner).await?;
@@ -143,6 +156,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// [`BlindIndexFault::SimilarKind`], [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), and those
     /// of the table.
     pub async fn clear(&self, tx: &mut Tx, scope: &KeyScope) -> Result<()> {
+        self.changing().run(|| self.clear_entries(tx, scope)).await
+    }
+
+    async fn clear_entries(&self, tx: &mut Tx, scope: &KeyScope) -> Result<()> {
         self.of.index.check_name()?;
         let owner = self.sealer.owner_of_entry(scope, &self.of.index)?;
         self.of.table.keep_only(tx, self.of.index.name(), &owner, &[]).await
@@ -157,6 +174,10 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// [`Error::Disabled`] if the owner's scope is disabled, and no other owner can be shown. Those of
     /// [`find_all`](Self::find_all).
     pub async fn find(&self, tx: &mut Tx, value: &str) -> Result<Option<KeyScope>> {
+        self.looking_up().run(|| self.find_one(tx, value)).await
+    }
+
+    async fn find_one(&self, tx: &mut Tx, value: &str) -> Result<Option<KeyScope>> {
         let mut limit = 1;
         loop {
             let found = self.found(tx, value, limit).await?;
@@ -182,8 +203,16 @@ impl<'s, Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Lookup<'s, Tx, K> {
     /// [`KeyFault::ScopeState`](crate::error::KeyFault::ScopeState) for an entry whose owner has no row in the key
     /// table, or one of an earlier generation.
     pub async fn find_all(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Vec<KeyScope>> {
-        let found = self.found(tx, value, limit).await?;
+        let found = self.looking_up().run(|| self.found(tx, value, limit)).await?;
         Ok(found.owners.into_iter().filter(|(_, state)| state.is_ok()).map(|(owner, _)| owner).collect())
+    }
+
+    fn changing(&self) -> Call {
+        telemetry::change_index(self.sealer.keys().known_namespace(), self.of.index.name())
+    }
+
+    fn looking_up(&self) -> Call {
+        telemetry::look_up(self.sealer.keys().known_namespace(), self.of.index.name())
     }
 
     async fn found(&self, tx: &mut Tx, value: &str, limit: u32) -> Result<Found> {
@@ -261,6 +290,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> Lookup<'_, Tx, K> {
     /// # Errors
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), and those of the table.
     pub async fn drop_shredded(&self, connection: &mut Tx) -> Result<u64> {
+        let call = telemetry::drop_shredded(self.sealer.keys().known_namespace());
+        call.run(|| self.drop_entries_of_shredded(connection)).await
+    }
+
+    async fn drop_entries_of_shredded(&self, connection: &mut Tx) -> Result<u64> {
         let (mut after, mut dropped) = (None, 0);
         loop {
             let mut page = DropShredded { of: self, after: after.take(), last: None, dropped: 0 };
@@ -286,6 +320,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> Lookup<'_, Tx, K> {
     /// entries), or two of its values have [the same short hash](super#how-its-key-is-rotated).
     /// Those of [`KeyManager::retire_index_keys`](crate::keys::KeyManager::retire_index_keys), and those of the table.
     pub async fn finish_rotation(&self, connection: &mut Tx) -> Result<FinishedRotation> {
+        let call = telemetry::finish_rotation(self.sealer.keys().known_namespace());
+        call.run(|| self.end_rotation(connection)).await
+    }
+
+    async fn end_rotation(&self, connection: &mut Tx) -> Result<FinishedRotation> {
         let (keys, table) = (self.sealer.keys(), &self.of.table);
         let in_use = keys.index_keys(connection).await?;
         let Some((active, older)) = in_use.split_first() else { return Ok(FinishedRotation::default()) };

@@ -18,6 +18,7 @@ use crate::maintenance::{EventsOf, EventsOfOptions, EventsOfPage};
 use crate::sealed_store::SealedStore;
 use crate::sealer::OpenedForOwner;
 use crate::store::{EventStore, EventTable, PositionRange};
+use crate::telemetry;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -165,6 +166,18 @@ where
     /// [table of events](EventTable). An event that can't be read is not an error: `sink` gets it, and the export
     /// is [not complete](Exported::is_complete).
     pub async fn export(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        scope: &KeyScope,
+        options: &ExportOptions,
+        sink: Sink<'_>,
+        progress: &mut (dyn FnMut(ExportProgress) + Send),
+    ) -> Result<Exported> {
+        let call = telemetry::export(self.keys().known_namespace(), scope);
+        call.run(|| self.export_all_of(connection, scope, options, sink, progress)).await
+    }
+
+    async fn export_all_of(
         &self,
         connection: &mut <S as EventStore>::Tx,
         scope: &KeyScope,

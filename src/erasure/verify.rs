@@ -15,6 +15,7 @@ use crate::keys::shred_log::{CopyReport, ShredLogCopy};
 use crate::maintenance::PAGE_BYTES;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredQuery};
+use crate::telemetry;
 use events::EventsVerified;
 use findings::Findings;
 use keys::KeysVerified;
@@ -130,6 +131,17 @@ where
     /// Faults of what is stored are not errors: they are [findings](Verified::findings). Errors are those of the
     /// database, of a KMS that does not answer, and of a copy that can't be read.
     pub async fn verify(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        copies: &[&dyn ShredLogCopy],
+        options: &VerifyOptions,
+        progress: &mut (dyn FnMut(VerifyProgress) + Send),
+    ) -> Result<Verified> {
+        let call = telemetry::verify(self.keys().known_namespace());
+        call.run(|| self.verify_everything(connection, copies, options, progress)).await
+    }
+
+    async fn verify_everything(
         &self,
         connection: &mut <S as EventStore>::Tx,
         copies: &[&dyn ShredLogCopy],

@@ -44,6 +44,14 @@ impl KmsFault {
             Self::Keyring { .. } => ErrorKind::Keyring,
         }
     }
+
+    /// Why, if a KMS was asked.
+    pub(crate) fn failure(&self) -> Option<KmsFailure> {
+        match self {
+            Self::Unavailable { failure, .. } | Self::Refused { failure, .. } => Some(*failure),
+            Self::Keyring { .. } => None,
+        }
+    }
 }
 
 /// Why a KMS did not do what it was asked for.

@@ -12,6 +12,7 @@ use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::keys::names::{KekId, KeyScope, Namespace};
 use crate::keys::{DataKeyRecord, KekRecord, KeyStore, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::KmsFailure;
+use crate::telemetry;
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -203,7 +204,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let kek = match pinned.keks.get(&record.kek_id) {
             Some(kek) => Arc::clone(kek),
             None => match self.cache.keks.answer(record.kek_id) {
-                Some(answer) => answer?,
+                Some(answer) => {
+                    let kek = answer?;
+                    telemetry::kek_needed(true);
+                    kek
+                }
                 None => return Err(self.missed(&record, [scope])),
             },
         };
@@ -237,6 +242,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// The error of a call that holds locks and needs a key that is not open. It notes the key for the next call.
     pub(crate) fn missed<'s>(&self, record: &KekRecord, scopes: impl IntoIterator<Item = &'s KeyScope>) -> Error {
         lock(&self.hints).note_missed(record, scopes);
+        telemetry::kek_needed(false);
         tracing::debug!(kek_id = %record.kek_id, "a key-encryption key was not open when its scopes were locked: the \
             next try opens it first");
         Error::Collision {

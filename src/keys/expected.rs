@@ -8,6 +8,7 @@ use crate::keys::manager::KeyManager;
 use crate::keys::material::{SealingKeys, check_scopes, with_integrity};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::{DataKeyRecord, KeyStore};
+use crate::telemetry;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let key_of = |scope: &KeyScope| by_scope.get(scope).map(|(key_id, key)| (*key_id, Arc::clone(key)));
         let keys = scopes.iter().map(key_of).collect::<Option<Vec<_>>>();
         let Some((keys, integrity)) = keys.zip(key_of(&KeyScope::integrity())) else { return Ok(None) };
+        telemetry::data_keys_needed(active.len(), 0);
         let keys = SealingKeys { namespace: namespace.clone(), keys, integrity };
         Ok(Some(ExpectedKeys { keys, rows: active.into_iter().map(|(row, _)| row).collect() }))
     }

@@ -12,6 +12,7 @@ use crate::keys::manager::{KeyManager, check_and_take, lock};
 use crate::keys::material::{SealingKeys, key_of};
 use crate::keys::names::KeyScope;
 use crate::keys::{DataKeyRecord, FirstKeys, FirstKeysCreated, KekRecord, KeyStore, NewDataKey, ScopeRecord};
+use crate::telemetry;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if !created {
             return Ok(if locked { FirstAttempt::Locked(pinned) } else { FirstAttempt::Not(Some(known)) });
         }
+        telemetry::data_keys_created(keys.len());
+        telemetry::keks_at_hand(expected.len());
         let integrity = known.into_iter().find(|record| record.scope.is_integrity());
         let integrity = integrity.map(check_and_take).transpose()?.flatten();
         let Some((_, integrity)) = integrity else { return Ok(FirstAttempt::Locked(pinned)) };

@@ -11,6 +11,7 @@ use crate::keys::manager::{KeyManager, no_active_kek};
 use crate::keys::names::{KekId, Namespace};
 use crate::keys::restored::RestoredScopes;
 use crate::kms::KekContext;
+use crate::telemetry;
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Creates the first key-encryption key of a partition if there is none, and returns the active one.
@@ -27,6 +28,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`InputFault::InvalidText`](crate::error::InputFault::InvalidText), [`Error::Collision`] (retryable) if another
     /// transaction is in the way, [`Error::Database`]; errors of the KMS.
     pub async fn create_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
+        telemetry::create_kek(self.known_namespace(), partition).run(|| self.first_kek(connection, partition)).await
+    }
+
+    pub(crate) async fn first_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         crate::event::check_text("the partition", partition)?;
         let namespace = self.check_namespace(connection).await?;
         if let Some(kek) = self.store.active_kek(connection, partition).await? {
@@ -35,7 +40,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let kek = self.new_kek(&namespace, partition).await?;
         install_kek(&*self.store, connection, &kek).await?;
         // If another process was faster, its key is the active one.
+        let made = kek.kek_id;
         let kek = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
+        if kek.kek_id == made {
+            telemetry::kek_created();
+        }
         tracing::info!(kek_id = %kek.kek_id, %namespace, partition, "a partition's first key-encryption key is in \
             place");
         Ok(kek)
@@ -51,6 +60,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// if the one that it has does not open here, [`Error::Collision`] (retryable) if another process rotated it at the
     /// same time, and those of [`create_kek`](Self::create_kek).
     pub async fn rotate_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
+        let call = telemetry::rotate_kek(self.known_namespace(), partition);
+        call.run(|| self.replace_active_kek(connection, partition)).await
+    }
+
+    async fn replace_active_kek(&self, connection: &mut Tx, partition: &str) -> Result<KekRecord> {
         let namespace = self.check_namespace(connection).await?;
         let old = self.store.active_kek(connection, partition).await?.ok_or_else(|| no_active_kek(partition))?;
         if old.partition != partition {
@@ -70,7 +84,9 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 return Err(other.err().unwrap_or(Error::Collision { source: None }));
             }
         }
-        tracing::info!(from = %old.kek_id, to = %kek.kek_id, partition, "the key-encryption key was rotated");
+        telemetry::kek_created();
+        let (kek_id, old_kek_id) = (&kek.kek_id, &old.kek_id);
+        tracing::info!(%kek_id, %old_kek_id, partition, "the key-encryption key was rotated");
         Ok(kek)
     }
 
@@ -86,6 +102,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`TransactionFault::InTransaction`](crate::error::TransactionFault::InTransaction), [`Error::Collision`]
     /// (retryable), [`Error::Database`].
     pub async fn retire_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
+        telemetry::retire_kek(self.known_namespace(), kek_id).run(|| self.retire_unused_kek(connection, kek_id)).await
+    }
+
+    async fn retire_unused_kek(&self, connection: &mut Tx, kek_id: KekId) -> Result<()> {
         self.check_namespace(connection).await?;
         match retire_kek(&*self.store, connection, kek_id).await? {
             Retirement::Done => {

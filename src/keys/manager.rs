@@ -19,6 +19,7 @@ use crate::keys::{
     DataKeyRecord, KeyHistory, KeyInfo, KeyStore, KeyTable, ScopeAction, ScopeLock, ScopeRecord, ScopeState,
 };
 use crate::kms::Kms;
+use crate::telemetry;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -123,6 +124,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
     }
 
+    /// The namespace of the key database, if it is known without a look at it.
+    pub(crate) fn known_namespace(&self) -> Option<&Namespace> {
+        self.namespace.get().or(self.configured.as_ref())
+    }
+
     /// Is this a transaction that sees the state of its first read as long as it does not write?
     fn may_see_old_state(&self, tx: &Tx) -> bool {
         !self.store.can_look_first() && self.store.is_in_transaction(tx)
@@ -146,6 +152,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn reopen_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
+        let call = telemetry::reopen(self.known_namespace(), scope);
+        call.run(|| self.reopen_scope(tx, scope, cause)).await
+    }
+
+    async fn reopen_scope(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<KeyInfo> {
         check_change(scope, cause)?;
         let mut pinned = self.open_log_ahead(tx).await?;
         pinned.extend(self.open_partition_ahead(tx, scope).await?);
@@ -177,6 +188,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`TransactionFault::NotInTransaction`](crate::error::TransactionFault::NotInTransaction),
     /// [`Error::Collision`] (retryable), [`Error::Database`]; errors of the KMS.
     pub async fn rotate_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
+        let call = telemetry::rotate_data_key(self.known_namespace(), scope);
+        call.run(|| self.replace_data_key(tx, scope)).await
+    }
+
+    async fn replace_data_key(&self, tx: &mut Tx, scope: &KeyScope) -> Result<KeyInfo> {
         scope.check()?;
         self.check_log(tx).await?;
         let pinned = self.open_partition_ahead(tx, scope).await?;
@@ -242,6 +258,14 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         cause: Cause<'_>,
         action: ScopeAction,
     ) -> Result<()> {
+        let call = match action {
+            ScopeAction::Disable => telemetry::disable(self.known_namespace(), scope),
+            _ => telemetry::enable(self.known_namespace(), scope),
+        };
+        call.run(|| self.switch_scope(tx, scope, cause, action)).await
+    }
+
+    async fn switch_scope(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>, action: ScopeAction) -> Result<()> {
         check_change(scope, cause)?;
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, scope, false, &pinned).await?;
@@ -294,6 +318,14 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let key = self.make_key(&record.scope, version, active)?;
         self.store.insert_keys(tx, std::slice::from_ref(&key)).await?;
         self.look_at_new_key(tx, &record.scope, key.key_id, operation).await?;
+        telemetry::data_keys_created(1);
+        tracing::info!(
+            scope_kind = record.scope.kind(),
+            scope_id = record.scope.id(),
+            key_id = %key.key_id,
+            kek_id = %key.kek_id,
+            "the scope has a new data key, once committed"
+        );
         Ok(KeyInfo {
             key_id: key.key_id,
             version: key.version,
@@ -338,8 +370,8 @@ fn check_own(record: &ScopeRecord) -> Result<()> {
 }
 
 fn invalid_active_key(record: &ScopeRecord, key: &DataKeyRecord, problem: &'static str) -> Error {
-    tracing::warn!(kind = record.scope.kind(), id = record.scope.id(), key_id = %key.key_id, "the scope's active key \
-        {problem}");
+    let (scope_kind, scope_id) = (record.scope.kind(), record.scope.id());
+    tracing::warn!(scope_kind, scope_id, key_id = %key.key_id, "the scope's active key {problem}");
     Error::Storage(StorageFault::InvalidRow { what: "key_scopes.active_key_id", problem })
 }
 

@@ -8,7 +8,9 @@ use crate::keys::kek::{KekRecord, KekState, KekUsage};
 use crate::keys::kek_changes::move_kek;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::KekId;
+use crate::kms::observed::ObservedKms;
 use crate::kms::{KekContext, Kms, KmsFailure};
+use crate::telemetry;
 use std::collections::HashSet;
 use subtle::ConstantTimeEq;
 
@@ -41,6 +43,18 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated),
     /// [`SetUpFault::NamespaceMismatch`](crate::error::SetUpFault::NamespaceMismatch), [`Error::Database`].
     pub async fn move_master_key(
+        &self,
+        connection: &mut Tx,
+        from: Option<&dyn Kms>,
+        progress: &mut (dyn FnMut(&KekMoves) + Send),
+    ) -> Result<KekMoves> {
+        let call = telemetry::move_master_key(self.known_namespace());
+        let from = from.map(ObservedKms);
+        let from = from.as_ref().map(|from| -> &dyn Kms { from });
+        call.run(|| self.move_all_to_master_key(connection, from, progress)).await
+    }
+
+    async fn move_all_to_master_key(
         &self,
         connection: &mut Tx,
         from: Option<&dyn Kms>,
@@ -128,8 +142,12 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if !move_kek(&*self.store, connection, kek, self.kms.provider(), &wrapped, now()).await? {
             return Err(Error::Collision { source: None });
         }
-        let (from, to) = (&kek.wrapped.master_key_id, &wrapped.master_key_id);
-        tracing::info!(kek_id = %kek.kek_id, from, to, "moved to another master key");
+        tracing::info!(
+            kek_id = %kek.kek_id,
+            master_key_id = wrapped.master_key_id,
+            old_master_key_id = kek.wrapped.master_key_id,
+            "moved to another master key"
+        );
         Ok(true)
     }
 }

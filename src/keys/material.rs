@@ -15,6 +15,7 @@ use crate::keys::sweeper::sweep_at;
 use crate::keys::{DataKeyRecord, KekRecord, KeyStore, NewDataKey, ScopeLock, ScopeRecord, ScopeState};
 use crate::kms::{KekContext, KmsFailure};
 use crate::seal::opening::{KeyStatus, Keys};
+use crate::telemetry;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -195,6 +196,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         }
         if !new.is_empty() {
             self.store.insert_keys(tx, &new).await?;
+            telemetry::data_keys_created(new.len());
         }
         active.extend(new.into_iter().map(|key| (key.scope.clone(), key.into())));
         Ok(active)
@@ -211,6 +213,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.check_log_to_read(tx).await?;
         let namespace = self.namespace(tx).await?;
         if let Some(seen) = self.read_lag.and_then(|lag| self.cache.keys.seen_within(lag, key_ids)) {
+            telemetry::data_keys_needed(seen.len(), 0);
             let keys = seen.into_iter().map(|(key_id, scope, key)| (key_id, KeyStatus::Live { scope, key }));
             return Ok((namespace, keys.collect()));
         }
@@ -360,6 +363,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 None => closed.push(record),
             }
         }
+        telemetry::data_keys_needed(opened.len(), closed.len());
         if closed.is_empty() {
             return Ok(opened);
         }
@@ -415,6 +419,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 None => unknown.push(kek_id),
             }
         }
+        telemetry::keks_at_hand(keks.len());
         if unknown.is_empty() {
             return Ok(keks);
         }
@@ -438,6 +443,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
 
     /// Opens a key-encryption key; callers that come at the same time share one call to the KMS.
     pub(crate) async fn kek(&self, record: &KekRecord) -> Result<Arc<Kek>> {
+        telemetry::kek_needed(self.cache.keks.get(record.kek_id).is_some());
         let kek = self.cache.keks.get_or_open(record, self.unwrap_kek(record)).await?;
         if let Some(until) = kek.until {
             sweep_at(&self.cache, until);

@@ -5,8 +5,9 @@ use crate::keys::ahead::ActiveKek;
 use crate::keys::kek_changes::install_key;
 use crate::keys::manager::{KeyManager, PARTITION, check_and_take, no_active_kek};
 use crate::keys::material::key_of;
-use crate::keys::names::{KeyScope, Namespace};
+use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::{KeyStore, KeyTable, ScopeLock};
+use crate::telemetry;
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Makes the keys usable: call it once at startup, on a connection that is *not* in a transaction.
@@ -37,17 +38,25 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) or
     /// [`Error::Disabled`](crate::Error::Disabled) if somebody changed the row of the integrity key.
     pub async fn prepare(&self, connection: &mut Tx) -> Result<()> {
-        let kek = self.create_kek(connection, PARTITION).await?;
+        telemetry::describe();
+        telemetry::prepare(self.known_namespace()).run(|| self.make_usable(connection)).await
+    }
+
+    async fn make_usable(&self, connection: &mut Tx) -> Result<()> {
+        let kek = self.first_kek(connection, PARTITION).await?;
         let namespace = self.check_namespace(connection).await?;
         let active = ActiveKek { namespace: namespace.clone(), kek_id: kek.kek_id, kek: self.kek(&kek).await? };
         self.expect_active(&kek);
-        let scope = KeyScope::integrity();
+        let (scope, mut made) = (KeyScope::integrity(), None);
         if self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.is_empty() {
             self.check_held(&kek)?;
             let key = self.make_key(&scope, 1, &active)?;
             install_key(&*self.store, connection, &key).await?;
+            made = Some(key.key_id);
         }
-        self.open_integrity_key(connection, &namespace).await?;
+        let integrity = self.open_integrity_key(connection, &namespace).await?;
+        // If another process was faster, its key is the active one.
+        telemetry::data_keys_created(usize::from(made == Some(integrity)));
         self.seal_log_if_possible(connection).await?;
         self.check_log_now(connection).await?;
         // Not before: after a restore, the copies must stay as they are.
@@ -74,6 +83,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`StorageFault::InvalidRow`](crate::error::StorageFault::InvalidRow) or
     /// [`Error::Disabled`](crate::Error::Disabled) if somebody changed the row of the integrity key.
     pub async fn open(&self, connection: &mut Tx) -> Result<()> {
+        telemetry::describe();
+        telemetry::open_keys(self.known_namespace()).run(|| self.open_existing(connection)).await
+    }
+
+    async fn open_existing(&self, connection: &mut Tx) -> Result<()> {
         let namespace = self.check_namespace(connection).await?;
         let kek = self.store.active_kek(connection, PARTITION).await?.ok_or_else(|| no_active_kek(PARTITION))?;
         self.kek(&kek).await?;
@@ -89,12 +103,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         self.check_log(connection).await
     }
 
-    async fn open_integrity_key(&self, connection: &mut Tx, namespace: &Namespace) -> Result<()> {
+    async fn open_integrity_key(&self, connection: &mut Tx, namespace: &Namespace) -> Result<KeyId> {
         let scope = KeyScope::integrity();
         let record = self.store.scopes(connection, std::slice::from_ref(&scope), ScopeLock::None).await?.pop();
         let (_, key) = record.map(check_and_take).transpose()?.flatten().ok_or_else(|| no_active_kek(PARTITION))?;
         let opened = self.open_all(connection, namespace, std::slice::from_ref(&key), None, None).await?;
         self.cache.keys.activate(&key.scope, key.key_id);
-        key_of(&opened, key.key_id).map(drop)
+        key_of(&opened, key.key_id).map(|_| key.key_id)
     }
 }

@@ -9,6 +9,7 @@ use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
 use crate::keys::{DueScope, Hold, KeyStore, KeyTable, Schedule, ScopeAction, ScopeState, ShredMode};
+use crate::telemetry;
 use time::OffsetDateTime;
 
 impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
@@ -104,6 +105,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         cause: Cause<'_>,
         until: Option<OffsetDateTime>,
     ) -> Result<Hold> {
+        let call = telemetry::hold(self.known_namespace(), scope);
+        call.run(|| self.hold_scope(tx, scope, cause, until)).await
+    }
+
+    async fn hold_scope(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        cause: Cause<'_>,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Hold> {
         check_change(scope, cause)?;
         let until = until.map(|until| in_future("the end of the hold", until)).transpose()?;
         let pinned = self.open_log_ahead(tx).await?;
@@ -124,6 +136,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn release_because(&self, tx: &mut Tx, hold: &Hold, cause: Cause<'_>) -> Result<()> {
+        let call = telemetry::release(self.known_namespace(), &hold.scope);
+        call.run(|| self.release_hold(tx, hold, cause)).await
+    }
+
+    async fn release_hold(&self, tx: &mut Tx, hold: &Hold, cause: Cause<'_>) -> Result<()> {
         check_change(&hold.scope, cause)?;
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, &hold.scope, false, &pinned).await?;
@@ -137,6 +154,18 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn schedule_because(
+        &self,
+        tx: &mut Tx,
+        scope: &KeyScope,
+        due: OffsetDateTime,
+        mode: ShredMode,
+        cause: Cause<'_>,
+    ) -> Result<Schedule> {
+        let call = telemetry::schedule_shred(self.known_namespace(), scope);
+        call.run(|| self.schedule_scope(tx, scope, due, mode, cause)).await
+    }
+
+    async fn schedule_scope(
         &self,
         tx: &mut Tx,
         scope: &KeyScope,
@@ -180,6 +209,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn cancel_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
+        telemetry::cancel(self.known_namespace(), scope).run(|| self.cancel_schedule(tx, scope, cause)).await
+    }
+
+    async fn cancel_schedule(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<()> {
         check_change(scope, cause)?;
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, scope, false, &pinned).await?;

@@ -10,6 +10,7 @@ use crate::keys::kek_changes::{RewrapBatch, RewrappedBatch, Rewrapper, rewrap_ba
 use crate::keys::manager::{KeyManager, lock, no_active_kek};
 use crate::keys::names::{KekId, KeyId, Namespace};
 use crate::keys::{DataKeyRecord, KeyTable};
+use crate::telemetry;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use subtle::ConstantTimeEq;
@@ -75,6 +76,16 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`Error::Collision`](crate::Error::Collision) (retryable), [`Error::Database`](crate::Error::Database); errors
     /// of the KMS. Batches that were committed before it remain.
     pub async fn rewrap(
+        &self,
+        connection: &mut Tx,
+        options: &RewrapOptions,
+        progress: &mut (dyn FnMut(RewrapProgress) + Send),
+    ) -> Result<Rewrapped> {
+        let call = telemetry::rewrap(self.known_namespace(), options.partition.as_deref(), options.dry_run);
+        call.run(|| self.rewrap_outdated(connection, options, progress)).await
+    }
+
+    async fn rewrap_outdated(
         &self,
         connection: &mut Tx,
         options: &RewrapOptions,

@@ -9,6 +9,7 @@ use crate::keys::shred_log::required::{LogGate, Required};
 use crate::keys::sweeper::Caches;
 use crate::keys::{KeyStore, KeyTable};
 use crate::kms::Kms;
+use crate::kms::observed::ObservedKms;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -65,7 +66,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManagerBuilder<Tx, K>
         Self {
             store,
             tx: PhantomData,
-            kms: Arc::new(kms),
+            kms: Arc::new(ObservedKms(Arc::new(kms))),
             namespace: None,
             partition_of: None,
             kek_cache_period: KEK_CACHE_PERIOD,

@@ -7,6 +7,7 @@ use crate::keys::manager::{KeyManager, check_change};
 use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
 use crate::keys::{DestroyedKey, KeyInfo, KeyStore, ScopeAction, ScopeState};
+use crate::telemetry;
 use std::collections::HashSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -65,6 +66,10 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn shred_because(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
+        telemetry::shred(self.known_namespace(), scope).run(|| self.shred_scope(tx, scope, cause)).await
+    }
+
+    async fn shred_scope(&self, tx: &mut Tx, scope: &KeyScope, cause: Cause<'_>) -> Result<Shredding> {
         check_change(scope, cause)?;
         let pinned = self.open_log_ahead(tx).await?;
         let changing = self.begin_change(tx, scope, true, &pinned).await?;
@@ -107,17 +112,19 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         // Only reads that may lag use a key without a look at its row. They must not do so for this scope.
         self.cache.keys.change(scope, true, self.read_lag);
         if let Some(entry) = &entry {
+            telemetry::shredded(destroyed.len());
             self.tell_consumers(tx, entry).await?;
         }
-        tracing::info!(kind = scope.kind(), id = scope.id(), destroyed = destroyed.len(), "shredded, once committed");
+        let (scope_kind, scope_id, keys) = (scope.kind(), scope.id(), destroyed.len());
+        tracing::info!(scope_kind, scope_id, keys, "shredded, once committed");
         let entry = entry.map(|entry| entry.entry_id);
         Ok(Shredding { scope: scope.clone(), destroyed, already, was_shredded, entry, at })
     }
 }
 
-/// What the log says about destroyed keys: about those that were destroyed now, and about those that no entry names yet,
-/// because a shred was cut short or is older than the log. After a restore, only keys that the log names are destroyed
-/// again.
+/// What the log says about destroyed keys: about those that were destroyed now, and about those that no entry names
+/// yet, because a shred was cut short or is older than the log. After a restore, only keys that the log names are
+/// destroyed again.
 fn unnamed_keys(changing: &Changing, now: &[DestroyedKey]) -> Vec<DestroyedKey> {
     let named: HashSet<KeyId> = changing.fold.destroyed.iter().map(|key| key.key_id).collect();
     let is_new = |key: &KeyInfo| !named.contains(&key.key_id) && now.iter().all(|new| new.key_id != key.key_id);

@@ -7,6 +7,7 @@ use crate::keys::names::KeyScope;
 use crate::keys::operator::{Cause, KeyOperator};
 use crate::keys::{KeyTable, ScopeQuery, ScopeState, Shredding};
 use crate::store::TableWork;
+use crate::telemetry;
 use async_trait::async_trait;
 use std::collections::HashSet;
 
@@ -130,6 +131,17 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         actor: Option<&str>,
         progress: &mut (dyn FnMut(ShredProgress) + Send),
     ) -> Result<ShreddedMany> {
+        let call = telemetry::shred_many(self.known_namespace(), requests.len());
+        call.run(|| self.shred_each(connection, requests, actor, progress)).await
+    }
+
+    async fn shred_each(
+        &self,
+        connection: &mut Tx,
+        requests: &[ShredRequest],
+        actor: Option<&str>,
+        progress: &mut (dyn FnMut(ShredProgress) + Send),
+    ) -> Result<ShreddedMany> {
         for ShredRequest { scope, reason } in requests {
             check_change(scope, Cause { reason, actor })?;
         }
@@ -149,6 +161,17 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     async fn shred_partition_because(
+        &self,
+        connection: &mut Tx,
+        partition: &str,
+        cause: Cause<'_>,
+        progress: &mut (dyn FnMut(ShredProgress) + Send),
+    ) -> Result<ShreddedMany> {
+        let call = telemetry::shred_partition(self.known_namespace(), partition);
+        call.run(|| self.shred_all_of(connection, partition, cause, progress)).await
+    }
+
+    async fn shred_all_of(
         &self,
         connection: &mut Tx,
         partition: &str,
@@ -243,7 +266,8 @@ impl ShreddedMany {
                 self.destroyed += shredding.destroyed.len() as u64;
             }
             Err(error) if is_about_one_scope(&error) => {
-                tracing::warn!(kind = scope.kind(), id = scope.id(), %error, "a scope was not shredded");
+                let (scope_kind, scope_id) = (scope.kind(), scope.id());
+                tracing::warn!(scope_kind, scope_id, %error, "a scope was not shredded");
                 self.skipped.push(SkippedScope { scope: scope.clone(), error });
             }
             Err(error) => return Err(error),

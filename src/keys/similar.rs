@@ -67,7 +67,11 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                 None => KeyScope::new(format!("{kind}\u{1}"), ""),
             };
         }
-        tracing::warn!(kind = scope.kind(), id = scope.id(), "too many ids are similar: not all of them were found");
+        tracing::warn!(
+            scope_kind = scope.kind(),
+            scope_id = scope.id(),
+            "too many ids are similar: not all of them were found"
+        );
         Ok(found)
     }
 }

@@ -8,6 +8,7 @@ use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
 use crate::keys::{Hold, KeyTable, Pinned};
 use crate::store::TableWork;
+use crate::telemetry;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
@@ -94,6 +95,17 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         options: &SweepOptions,
         progress: &mut (dyn FnMut(SweepProgress) + Send),
     ) -> Result<Swept> {
+        let call = telemetry::sweep(self.known_namespace());
+        call.run(|| self.sweep_what_is_due(connection, actor, options, progress)).await
+    }
+
+    async fn sweep_what_is_due(
+        &self,
+        connection: &mut Tx,
+        actor: Option<&str>,
+        options: &SweepOptions,
+        progress: &mut (dyn FnMut(SweepProgress) + Send),
+    ) -> Result<Swept> {
         self.check_namespace(connection).await?;
         self.copy_ahead(connection).await?;
         let (by, limit) = (now(), options.batch.max(1));
@@ -114,7 +126,8 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
                     Ok(Fate::Held(holds)) => swept.held.push(HeldScope { scope, holds }),
                     Err(error) if concerns_all(&error) => return Err(error),
                     Err(error) => {
-                        tracing::warn!(kind = scope.kind(), id = scope.id(), %error, "a shred that is due failed");
+                        let (scope_kind, scope_id) = (scope.kind(), scope.id());
+                        tracing::warn!(scope_kind, scope_id, %error, "a shred that is due failed");
                         swept.failed.push(FailedScope { scope, error });
                     }
                 }

@@ -9,6 +9,7 @@ use crate::maintenance::pace::{PAGE_BYTES, Pace, may_retry};
 use crate::schema::Schemas;
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
+use crate::telemetry;
 use batch::{Outcome, Page};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -192,6 +193,16 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// [`SetUpFault::NotMigrated`]: crate::error::SetUpFault::NotMigrated
     /// [`TransactionFault::InTransaction`]: crate::error::TransactionFault::InTransaction
     pub async fn backfill(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        options: &BackfillOptions,
+        progress: &mut (dyn FnMut(BackfillProgress<'_>) + Send),
+    ) -> Result<Backfilled> {
+        let call = telemetry::backfill(self.keys().known_namespace(), options.dry_run);
+        call.run(|| self.seal_plaintext(connection, options, progress)).await
+    }
+
+    async fn seal_plaintext(
         &self,
         connection: &mut <S as EventStore>::Tx,
         options: &BackfillOptions,

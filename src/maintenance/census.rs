@@ -11,6 +11,7 @@ use crate::maintenance::pace::PAGE_BYTES;
 use crate::schema::{ReadAs, SchemaVersion, Schemas};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery};
+use crate::telemetry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -208,7 +209,7 @@ impl Census {
         options: &CensusOptions,
         progress: &mut (dyn FnMut(CensusProgress) + Send),
     ) -> Result<Self> {
-        Self::of(table, connection, None, options, progress).await
+        telemetry::census(None).run(|| Self::of(table, connection, None, options, progress)).await
     }
 
     async fn of<T: EventTable + ?Sized>(
@@ -437,6 +438,8 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
         options: &CensusOptions,
         progress: &mut (dyn FnMut(CensusProgress) + Send),
     ) -> Result<Census> {
-        Census::of(self.inner(), connection, Some(self.sealer().schemas()), options, progress).await
+        let (table, schemas) = (self.inner(), self.sealer().schemas());
+        let call = telemetry::census(self.keys().known_namespace());
+        call.run(|| Census::of(table, connection, Some(schemas), options, progress)).await
     }
 }

@@ -9,6 +9,7 @@ use crate::seal::named::find_headers;
 use crate::store::{
     EventTable, IndexedSeal, PositionRange, SealIndex, SealIndexState, StoredQuery, TableWork, UNREADABLE_SEAL,
 };
+use crate::telemetry;
 use async_trait::async_trait;
 use std::num::NonZeroU32;
 use uuid::Uuid;
@@ -99,6 +100,15 @@ const REPORTED: usize = 1_000;
 /// [`Error::Collision`] (retryable) if transactions that append stay open, or if another process emptied the index;
 /// those of [`EventTable`].
 pub async fn index_seals<T: EventTable + ?Sized>(
+    table: &T,
+    connection: &mut T::Tx,
+    options: &IndexSealsOptions,
+    progress: &mut (dyn FnMut(IndexSealsProgress) + Send),
+) -> Result<SealsIndexed> {
+    telemetry::index_seals(None).run(|| complete_index(table, connection, options, progress)).await
+}
+
+async fn complete_index<T: EventTable + ?Sized>(
     table: &T,
     connection: &mut T::Tx,
     options: &IndexSealsOptions,

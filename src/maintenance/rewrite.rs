@@ -10,6 +10,7 @@ use crate::keys::Pinned;
 use crate::maintenance::pace::{ATTEMPTS, PAGE_BYTES, Pace, may_retry};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable, PositionRange, StoredCount, StoredQuery, check_apart};
+use crate::telemetry;
 use batch::{Carry, MakeKeys, Outcome};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -221,6 +222,18 @@ impl<S: EventStore + EventTable<Tx = <S as EventStore>::Tx>> SealedStore<S> {
     /// (retryable) if others got in the way again and again, [`MaintenanceFault::NotVerified`], [`Error::Database`];
     /// errors of the KMS. Batches that were committed before it remain.
     pub async fn rewrite<T: EventTable + ?Sized>(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        target: &T,
+        target_connection: &mut T::Tx,
+        options: &RewriteOptions,
+        progress: &mut (dyn FnMut(RewriteProgress<'_>) + Send),
+    ) -> Result<Rewritten> {
+        let call = telemetry::rewrite(self.keys().known_namespace(), options.dry_run);
+        call.run(|| self.copy_to(connection, target, target_connection, options, progress)).await
+    }
+
+    async fn copy_to<T: EventTable + ?Sized>(
         &self,
         connection: &mut <S as EventStore>::Tx,
         target: &T,

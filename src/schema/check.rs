@@ -25,6 +25,7 @@ use crate::schema::upcast::changes::Changes;
 use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::schema::{Schemas, TypeSchema, VersionSchema};
 use crate::seal::normalize::{Normalize, Normalizers};
+use crate::telemetry::{StepTaken, StepsTaken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -45,9 +46,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
     if !chains.has_cycle {
         check_lengths(&chains.targets, builder.max_steps, &mut found);
     }
-    for (name, schema) in &types {
-        check_changes(&types, name, schema, &mut found);
-    }
+    types.iter().for_each(|(name, schema)| check_changes(&types, name, schema, &mut found));
     if let Some(version) = builder.legacy_version {
         let concerned = types
             .values_mut()
@@ -90,6 +89,7 @@ pub(crate) fn check(builder: SchemasBuilder) -> Result<Schemas, SchemaErrors> {
         nothing,
         decoded_into: decoded_into(&builder.decoders),
         fingerprint: std::sync::OnceLock::new(),
+        steps_taken: StepsTaken::default(),
     })
 }
 
@@ -163,8 +163,9 @@ fn check_type(event: EventSchema, of_all: &VersionDecl, found: &mut Found) -> Ty
         let mut check = CheckVersion::new(&name, Some(number), found);
         let plan = check.plan(&version, protected);
         let metadata_plan = check.metadata_plan(version.metadata.as_deref(), of_all, metadata_protected);
-        let callers = check.callers;
-        let mut schema = VersionSchema { plan, metadata_plan, callers, step, metadata: metadata.remove(&number) };
+        let (callers, metadata) = (check.callers, metadata.remove(&number));
+        let taken = StepTaken::from(name.as_str(), number);
+        let mut schema = VersionSchema { plan, metadata_plan, callers, step, metadata, taken };
         metadata::connect(&name, Some(number), &mut schema, found);
         versions.push(schema);
     }

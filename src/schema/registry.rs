@@ -14,6 +14,7 @@ use crate::schema::typed::Events;
 use crate::schema::upcast::step::{MetadataFn, Step};
 use crate::seal::normalize::{Normalizers, NotNormalized};
 use crate::seal::plan::Plan;
+use crate::telemetry::{StepTaken, StepsTaken};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -56,6 +57,7 @@ pub struct Schemas {
     pub(in crate::schema) decoded_into: HashMap<TypeVersion, Vec<PayloadType>>,
     /// See [`fingerprint`](Self::fingerprint).
     pub(in crate::schema) fingerprint: OnceLock<[u8; 32]>,
+    pub(in crate::schema) steps_taken: StepsTaken,
 }
 
 pub(crate) struct TypeSchema {
@@ -77,6 +79,8 @@ pub(crate) struct VersionSchema {
     pub(in crate::schema) step: Option<Step>,
     /// The step of the metadata, beside that of the payload.
     pub(in crate::schema) metadata: Option<MetadataFn>,
+    /// How often the step was taken, until that is reported.
+    pub(in crate::schema) taken: StepTaken,
 }
 
 /// The version as which events of a stored type and version are read.
@@ -279,6 +283,11 @@ impl Schemas {
         versions.chain([&self.nothing]).any(|version| version.metadata_plan.protects())
     }
 
+    /// Reports the steps that are taken until the result is dropped: once for a page, and not for each event.
+    pub(crate) fn reporting_steps(&self) -> ReportingSteps<'_> {
+        ReportingSteps(self)
+    }
+
     /// Is anything of types that are not registered protected?
     pub(crate) fn protects_unregistered(&self) -> bool {
         self.allow_unknown_types && self.nothing.protects()
@@ -394,6 +403,17 @@ impl Schemas {
     /// A declared kind that `kind` can be confused with, if there is one.
     pub(crate) fn similar_kind(&self, kind: &str) -> Option<&str> {
         self.kinds.similar_to(kind).first().map(|kind| &***kind)
+    }
+}
+
+/// Reports the steps that were taken, when it is dropped.
+#[must_use = "it reports when it is dropped"]
+pub(crate) struct ReportingSteps<'s>(&'s Schemas);
+
+impl Drop for ReportingSteps<'_> {
+    fn drop(&mut self) {
+        let Self(Schemas { types, steps_taken, .. }) = self;
+        steps_taken.report(types.values().flat_map(|schema| &schema.versions).map(|version| &version.taken));
     }
 }
 

@@ -105,6 +105,7 @@ impl Schemas {
                     journey.is_whole &= !matches!(step, Step::Split(..) | Step::Drop);
                     journey.is_declared &= matches!(step, Step::Change(..));
                     let from = moving.at.clone();
+                    self.steps_taken.add(&schema.taken);
                     let next = self.take_step(step, schema.metadata.as_ref(), moving, &event, known)?;
                     let parts = done.len() + open.len() + next.len();
                     if parts > self.max_parts {

@@ -15,6 +15,7 @@ use crate::seal::plan::Plan;
 use crate::seal::sealing::{Draft, Voids};
 use crate::sealer::Sealer;
 use crate::sealer::reading::{Accepts, Coverage, OpenedRow, Reader, readable};
+use crate::telemetry::Tally;
 use std::collections::HashSet;
 
 /// A stored event that was opened for one owner.
@@ -40,17 +41,18 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         owner: &KeyScope,
     ) -> Result<Vec<Result<OpenedForOwner, Box<Unreadable>>>> {
         let whose = owner.clone();
-        let for_owner = move |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>| {
-            let opened = events.into_iter().zip(rows).map(|(event, row)| {
-                let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
-                let (global_position, event_id) = (event.global_position, event.event_id);
-                row.and_then(|row| OpenedForOwner::of(schemas, event, row, &whose)).map_err(|error| {
-                    Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })
-                })
-            });
-            opened.collect::<Vec<_>>()
-        };
-        Ok(self.open_page(tx, events, Accepts::AsDeclared, Reader::Owner(owner), for_owner).await?.0)
+        let for_owner =
+            move |schemas: &Schemas, events: Vec<PersistedEvent>, rows: Vec<Result<OpenedRow<'_>>>, _: &Tally| {
+                let opened = events.into_iter().zip(rows).map(|(event, row)| {
+                    let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
+                    let (global_position, event_id) = (event.global_position, event.event_id);
+                    row.and_then(|row| OpenedForOwner::of(schemas, event, row, &whose)).map_err(|error| {
+                        Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })
+                    })
+                });
+                opened.collect::<Vec<_>>()
+            };
+        Ok(self.open_page(tx, events, Accepts::AsDeclared, Reader::Owner(owner), None, for_owner).await?.0)
     }
 }
 

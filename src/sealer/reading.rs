@@ -5,7 +5,7 @@
 //! and then upcast.
 
 use crate::error::{Error, EventFault, Result};
-use crate::event::{EventRef, GlobalPosition, PersistedEvent, Sealed};
+use crate::event::{EventRef, GlobalPosition, PersistedEvent, Sealed, Unreadable};
 use crate::keys::names::{KeyId, KeyScope, Namespace};
 use crate::keys::{Pinned, ReadKeys};
 use crate::schema::{Journey, Owners, ReadAs, Readable, Schemas};
@@ -13,6 +13,7 @@ use crate::seal::detect::{is_sealed, may_hold_header};
 use crate::seal::normalize::Normalizers;
 use crate::seal::opening::{Closed, KeyStatus, Keys, Opened, inspect};
 use crate::seal::plan::Plan;
+use crate::telemetry::{self, EventsRead, Tally};
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -246,7 +247,17 @@ impl OpenedRow<'_> {
 
     /// Do readers get the stored bytes, neither opened nor upcast?
     pub(super) fn is_as_stored(&self) -> bool {
-        self.read_as.is_none() && self.opened.is_none() && self.metadata.is_none()
+        self.read_as.is_none() && !self.is_sealed()
+    }
+
+    /// Was anything of the event sealed?
+    fn is_sealed(&self) -> bool {
+        self.opened.is_some() || self.metadata.is_some()
+    }
+
+    /// Is anything of the event redacted?
+    fn is_redacted(&self) -> bool {
+        self.opened.iter().chain(&self.metadata).any(|opened| !opened.redacted.is_empty())
     }
 
     /// Is the stored version a current one, so that the opened event is not upcast?
@@ -286,23 +297,50 @@ pub(super) fn readable(mut event: PersistedEvent, row: OpenedRow<'_>, normalizer
     Readable { event, owners: Owners::new(places, normalizers) }
 }
 
+/// What became of stored events that were opened.
+pub(super) fn counted(rows: &[Result<OpenedRow<'_>>]) -> EventsRead {
+    let mut read = EventsRead::default();
+    for row in rows {
+        let count = match row {
+            Err(error) => {
+                read.errors.push(error.kind());
+                &mut read.unreadable
+            }
+            Ok(row) if !row.is_sealed() => &mut read.plain,
+            Ok(row) if row.is_redacted() => &mut read.redacted,
+            Ok(_) => &mut read.opened,
+        };
+        *count += 1;
+    }
+    read
+}
+
 /// An event that can't be read, and that fails its page.
 pub(super) struct Unread {
     event_id: Uuid,
     position: GlobalPosition,
+    /// Did a step of it fail? If not, it could not be opened.
+    was_opened: bool,
     error: Error,
 }
 
 impl Unread {
-    pub(super) fn of(event: &PersistedEvent) -> impl FnOnce(Error) -> Box<Self> + use<> {
-        let (event_id, position) = (event.event_id, event.global_position);
-        move |error| Box::new(Self { event_id, position, error })
+    /// Makes it of the event's error. `row` is the event as it was opened.
+    pub(super) fn of(event: &PersistedEvent, row: &Result<OpenedRow<'_>>) -> impl FnOnce(Error) -> Box<Self> + use<> {
+        let (event_id, position, was_opened) = (event.event_id, event.global_position, row.is_ok());
+        move |error| Box::new(Self { event_id, position, was_opened, error })
     }
 
-    /// Some errors do not name the event, and a follower of the log can't get past it. So the log says where it is.
+    /// The error that fails the page. Some errors do not name the event, and a follower of the log can't get past it.
+    /// So the log says where it is.
     pub(super) fn into_error(self) -> Error {
-        let Self { event_id, position, error } = self;
-        tracing::warn!(%event_id, %position, "a stored event can't be read");
+        let Self { event_id, position, was_opened, error } = self;
+        // The events that could not be opened were counted with all others. Of those whose steps fail, only the first
+        // of the page counts: those after it may have been upcast on other threads, or not at all.
+        if was_opened {
+            telemetry::step_failed(&error);
+        }
+        tracing::warn!(%event_id, %position, error_kind = %error.kind(), "a stored event can't be read");
         error
     }
 }
@@ -312,16 +350,37 @@ pub(super) fn upcast_all(
     schemas: &Schemas,
     events: Vec<PersistedEvent>,
     rows: Vec<Result<OpenedRow<'_>>>,
+    _: &Tally,
 ) -> Result<Vec<PersistedEvent>, Box<Unread>> {
     if rows.iter().all(|row| row.as_ref().is_ok_and(OpenedRow::is_as_stored)) {
         return Ok(events);
     }
     let mut out = Vec::with_capacity(events.len());
     for (event, row) in events.into_iter().zip(rows) {
-        let unread = Unread::of(&event);
+        let unread = Unread::of(&event, &row);
         row.and_then(|row| upcast(schemas, event, row, &mut out)).map_err(unread)?;
     }
     Ok(out)
+}
+
+/// Upcasts opened events. Each result belongs to one of them.
+pub(super) fn upcast_each(
+    schemas: &Schemas,
+    events: Vec<PersistedEvent>,
+    rows: Vec<Result<OpenedRow<'_>>>,
+    tally: &Tally,
+) -> Vec<Result<Vec<PersistedEvent>, Box<Unreadable>>> {
+    let each = events.into_iter().zip(rows).map(|(event, row)| {
+        let (aggregate, aggregate_version) = (event.aggregate.clone(), event.aggregate_version);
+        let (global_position, event_id) = (event.global_position, event.event_id);
+        let mut out = Vec::with_capacity(1);
+        let failed = |error: &Error| tally.step_failed(error);
+        match row.and_then(|row| upcast(schemas, event, row, &mut out).inspect_err(failed)) {
+            Ok(_) => Ok(out),
+            Err(error) => Err(Box::new(Unreadable { aggregate, aggregate_version, global_position, event_id, error })),
+        }
+    });
+    each.collect()
 }
 
 /// Upcasts an opened event and appends the results to `out`. Returns what became of the event's redactions.

@@ -16,6 +16,7 @@ use crate::sealer::Sealer;
 use crate::sealer::reading::{Accepts, Manner, OpenedRow, Reader, Unread, upcast};
 use crate::sealer::stored::Joins;
 use crate::snapshots::outcome::{Discarded, SaveOutcome};
+use crate::telemetry::{Call, Tally};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -78,10 +79,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
         used: &mut UsedKeys,
+        call: &Call,
     ) -> Result<Vec<PersistedEvent>> {
         let reader = Reader::User(None);
         let Noted { events, used: noted } = self
-            .open_page(tx, events, Accepts::AsDeclared, reader, note_all)
+            .open_page(tx, events, Accepts::AsDeclared, reader, Some(call), note_all)
             .await?
             .0
             .map_err(|unread| unread.into_error())?;
@@ -170,11 +172,12 @@ fn note_all(
     schemas: &Schemas,
     events: Vec<PersistedEvent>,
     rows: Vec<Result<OpenedRow<'_>>>,
+    _: &Tally,
 ) -> Result<Noted, Box<Unread>> {
     let (mut out, mut used) = (Vec::with_capacity(events.len()), UsedKeys::default());
     for (event, row) in events.into_iter().zip(rows) {
         used.in_the_clear |= holds_plaintext(schemas, &event);
-        let unread = Unread::of(&event);
+        let unread = Unread::of(&event, &row);
         let noted = row.inspect(|row: &OpenedRow<'_>| {
             row.opened.iter().chain(&row.metadata).for_each(|opened| used.add(opened));
         });

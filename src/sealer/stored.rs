@@ -13,8 +13,9 @@ use crate::schema::Schemas;
 use crate::seal::opening::Keys;
 use crate::seal::sealing::{Draft, SealingKey};
 use crate::sealer::Sealer;
-use crate::sealer::reading::{Accepts, Manner, OpenedRow, Read, Reader};
+use crate::sealer::reading::{Accepts, Manner, OpenedRow, Read, Reader, counted};
 use crate::sealer::threads::Threads;
+use crate::telemetry::{Call, Reporting, Tally};
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let manner = Manner::of(accepts, reader);
         if self.threads.pay(&self.schemas, events) {
             let copies = events.iter().map(|event| event.borrow().clone()).collect();
-            let opened = self.open_page(tx, copies, accepts, reader, without_schemas).await?.0;
+            let opened = self.open_page(tx, copies, accepts, reader, None, without_schemas).await?.0;
             let with_schema = |(event, opened): (&E, Result<_>)| {
                 let (row, is_upcast) = opened?;
                 manner.with_schema(&self.schemas, event.borrow(), row, is_upcast)
@@ -84,21 +85,28 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     ///
     /// A large page is cut, and its parts are opened and finished on several [threads](Self::open_on_threads). What is
     /// made of the parts is joined in their order.
+    ///
+    /// What became of the events is counted for `call`, if there is one. The task that reads the page reports it once,
+    /// whichever threads opened the events. So it does with the steps, with a call or without.
     pub(super) async fn open_page<R: Joins + Send + 'static>(
         &self,
         tx: &mut Tx,
         events: Vec<PersistedEvent>,
         accepts: Accepts,
         reader: Reader<'_>,
-        finish: impl Fn(&Schemas, Vec<PersistedEvent>, Vec<Result<OpenedRow<'_>>>) -> R + Send + Sync + 'static,
+        call: Option<&Call>,
+        finish: impl Fn(&Schemas, Vec<PersistedEvent>, Vec<Result<OpenedRow<'_>>>, &Tally) -> R + Send + Sync + 'static,
     ) -> Result<(R, HashSet<KeyId>)> {
         let manner = Manner::of(accepts, reader);
         if !self.threads.pay(&self.schemas, &events) {
             let reads = manner.inspect_all(&self.schemas, &events);
             let needed = Needed::by(&reads, reader);
             let keys = self.look_up(tx, &needed, reader).await?;
+            let tally = Tally::default();
+            let _reporting = (Reporting::new(call, &tally), self.schemas.reporting_steps());
             let rows = manner.open_all(&self.schemas, &events, reads, keys.as_ref());
-            return Ok((finish(&self.schemas, events, rows), needed.key_ids));
+            tally.add(counted(&rows));
+            return Ok((finish(&self.schemas, events, rows, &tally), needed.key_ids));
         }
         let schemas = Arc::clone(&self.schemas);
         let inspect = move |events: Vec<PersistedEvent>| {
@@ -108,10 +116,12 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         let parts = self.threads.spread(Threads::cut(events), inspect).await;
         let needed = Needed::by(parts.iter().flat_map(|(_, reads)| reads), reader);
         let keys = self.look_up(tx, &needed, reader).await?;
-        let schemas = Arc::clone(&self.schemas);
+        let (schemas, tally) = (Arc::clone(&self.schemas), Arc::new(Tally::default()));
+        let _reporting = (Reporting::new(call, Arc::clone(&tally)), self.schemas.reporting_steps());
         let open = move |(events, reads): (Vec<PersistedEvent>, Vec<Result<Read>>)| {
             let rows = manner.open_all(&schemas, &events, reads, keys.as_ref());
-            finish(&schemas, events, rows)
+            tally.add(counted(&rows));
+            finish(&schemas, events, rows, &tally)
         };
         let mut all = R::of_none();
         for part in self.threads.spread(parts, open).await {
@@ -162,6 +172,7 @@ fn without_schemas(
     _: &Schemas,
     _: Vec<PersistedEvent>,
     rows: Vec<Result<OpenedRow<'_>>>,
+    _: &Tally,
 ) -> Vec<Result<(OpenedRow<'static>, bool)>> {
     rows.into_iter().map(|row| row.map(OpenedRow::without_schema)).collect()
 }

@@ -8,6 +8,7 @@ use crate::seal::sealing::SealingKey;
 use crate::seal::value::{ClosedValue, check_new, seal};
 use crate::sealer::{Sealer, key_of};
 use crate::sensitive::Sensitive;
+use crate::telemetry;
 use crate::values::{NewValue, SealedValue, StoredValue, ValueContext};
 use std::collections::{HashMap, HashSet};
 
@@ -45,6 +46,11 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
         if values.is_empty() {
             return Ok(Vec::new());
         }
+        let call = telemetry::seal_values(self.keys.known_namespace(), values.len());
+        call.run(|| self.seal_new_values(tx, values)).await
+    }
+
+    async fn seal_new_values(&self, tx: &mut Tx, values: &[NewValue<'_>]) -> Result<Vec<SealedValue>> {
         let owners = values.iter().map(|value| {
             check_new(value)?;
             self.owner_to_seal(value)
@@ -59,7 +65,9 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
             .iter()
             .zip(&owners)
             .map(|(value, owner)| seal(value, &keys.namespace, &key_of(&by_scope, owner)?, &integrity, &salts.next()?));
-        sealed.collect()
+        let sealed = sealed.collect::<Result<Vec<_>>>()?;
+        telemetry::values_sealed(sealed.len());
+        Ok(sealed)
     }
 
     /// Opens a value that [`seal_value`](Self::seal_value) sealed for this scope and this context. It is
@@ -94,6 +102,17 @@ impl<Tx: Send + 'static, K: KeyStore<Tx = Tx> + ?Sized> Sealer<Tx, K> {
     /// Those that are not about one value: errors of the KMS and of the database, and
     /// [`SetUpFault::NotMigrated`](crate::error::SetUpFault::NotMigrated).
     pub async fn open_values(
+        &self,
+        tx: &mut Tx,
+        values: &[StoredValue<'_>],
+    ) -> Result<Vec<Result<Sensitive<Vec<u8>>>>> {
+        let call = telemetry::open_values(self.keys.known_namespace(), values.len());
+        let opened = call.run(|| self.open_stored_values(tx, values)).await?;
+        call.values_read(&opened);
+        Ok(opened)
+    }
+
+    async fn open_stored_values(
         &self,
         tx: &mut Tx,
         values: &[StoredValue<'_>],

@@ -1,5 +1,5 @@
-//! Tests of keys on every database and with every KMS: who owns them, their life, erasures and the log of them, and what
-//! is found through them. One module for each subject.
+//! Tests of keys on every database and with every KMS: who owns them, their life, erasures and the log of them, and
+//! what is found through them. One module for each subject.
 //!
 //! They are apart from `stores` so that the compiler works on both at the same time.
 

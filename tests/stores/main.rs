@@ -27,3 +27,4 @@ mod stored;
 mod streaming;
 mod streams;
 mod table_mutants;
+mod telemetry;

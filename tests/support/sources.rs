@@ -150,7 +150,7 @@ pub fn async_methods(of: &str) -> BTreeSet<String> {
     methods
 }
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
     files.retain(|path| path.extension().is_some_and(|ending| ending == "rs"));

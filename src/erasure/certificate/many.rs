@@ -13,6 +13,7 @@ use crate::keys::shred_log::{LogProgress, ShredLogCopy};
 use crate::maintenance::{EventsOf, EventsOfOptions, EventsOfPage, EventsOfProgress, OtherKeys};
 use crate::sealed_store::SealedStore;
 use crate::store::{EventStore, EventTable};
+use crate::telemetry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// How far the reading for certificates has come. It reads each copy, then the log, then the stored events.
@@ -76,6 +77,18 @@ where
     /// # Errors
     /// Those of [`certificate`](Self::certificate) that are not about one scope.
     pub async fn certificates(
+        &self,
+        connection: &mut <S as EventStore>::Tx,
+        scopes: &[KeyScope],
+        copies: &[&dyn ShredLogCopy],
+        options: &CertificateOptions,
+        progress: &mut (dyn FnMut(CertificateProgress) + Send),
+    ) -> Result<Certified> {
+        let call = telemetry::certificates(self.keys().known_namespace(), scopes.len());
+        call.run(|| self.certify_each(connection, scopes, copies, options, progress)).await
+    }
+
+    async fn certify_each(
         &self,
         connection: &mut <S as EventStore>::Tx,
         scopes: &[KeyScope],

@@ -14,6 +14,7 @@ use crate::keys::names::KeyScope;
 use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
 use crate::keys::{DestroyedKey, KeyRows, KeyTable, KeyWork, LogEntry, ScopeAction, ScopeRecord, ScopeState};
+use crate::telemetry;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -62,6 +63,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     }
 
     pub(crate) async fn adopt_because(&self, connection: &mut Tx, cause: Cause<'_>) -> Result<AdoptedEntries> {
+        telemetry::adopt_entries(self.known_namespace()).run(|| self.adopt(connection, cause)).await
+    }
+
+    async fn adopt(&self, connection: &mut Tx, cause: Cause<'_>) -> Result<AdoptedEntries> {
         check_cause(cause)?;
         // A restore may have lost the entry that says that adoption is over.
         self.check_log(connection).await?;

@@ -3,6 +3,7 @@
 use crate::error::{Error, KeyFault, Result, StepError};
 use crate::keys::KeyTable;
 use crate::keys::manager::KeyManager;
+use crate::telemetry;
 
 impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// Seals the shred log, and adds what they lack to all copies that
@@ -47,6 +48,10 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// scopes were altered, [`KeyFault::LogAltered`]; the copies have all others then. Without a copy, those of
     /// [`seal_log`](Self::seal_log).
     pub async fn copy_log(&self, connection: &mut Tx) -> Result<()> {
+        telemetry::copy_log(self.known_namespace()).run(|| self.copy_to_all(connection)).await
+    }
+
+    async fn copy_to_all(&self, connection: &mut Tx) -> Result<()> {
         if self.copies.is_empty() {
             return self.seal_log(connection).await.map(drop);
         }
@@ -79,7 +84,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         if self.copies.is_empty() {
             return Ok(());
         }
-        match self.copy_log(connection).await {
+        match self.copy_to_all(connection).await {
             Err(error @ Error::Keys(KeyFault::LogAltered { .. })) => warn(Some(error)),
             done => done?,
         }

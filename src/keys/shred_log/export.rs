@@ -11,6 +11,7 @@ use crate::keys::log::Fold;
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KekId, KeyId, KeyScope};
 use crate::keys::{KeyTable, LogHead, SealedEntry};
+use crate::telemetry;
 use std::collections::HashSet;
 
 const EXPORTING: &str = "exporting the shred log";
@@ -51,8 +52,12 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         copy: &dyn ShredLogCopy,
         progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<ExportedLog> {
-        let (exported, altered) = self.export(connection, copy, true, progress).await?;
-        altered.map_or(Ok(exported), Err)
+        telemetry::export_log(self.known_namespace())
+            .run(|| async {
+                let (exported, altered) = self.export(connection, copy, true, progress).await?;
+                altered.map_or(Ok(exported), Err)
+            })
+            .await
     }
 
     /// Exports. Where `may_begin` is false, an empty copy is refused: it may be the wrong one. Returns the error of an

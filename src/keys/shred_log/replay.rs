@@ -14,6 +14,7 @@ use crate::keys::names::{KeyId, KeyScope};
 use crate::keys::operator::Cause;
 use crate::keys::seal_log::LogSealer;
 use crate::keys::{KeyInfo, KeyTable, LogEntry, ScopeAction, ScopeState, SealedEntry};
+use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
@@ -118,6 +119,17 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         options: &ReplayOptions,
         progress: &mut (dyn FnMut(LogProgress) + Send),
     ) -> Result<Replayed> {
+        let call = telemetry::replay_log(self.known_namespace(), options.dry_run);
+        call.run(|| self.replay_longest(connection, copies, options, progress)).await
+    }
+
+    async fn replay_longest(
+        &self,
+        connection: &mut Tx,
+        copies: &[&dyn ShredLogCopy],
+        options: &ReplayOptions,
+        progress: &mut (dyn FnMut(LogProgress) + Send),
+    ) -> Result<Replayed> {
         let by = self.log_sealer(connection).await?;
         let (copy, checked) = self.longest_copy(copies, &by).await?;
         let table = self.table_log(connection, &checked).await?;
@@ -143,7 +155,7 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
         let done = run.done;
         tracing::info!(
             missing = done.missing,
-            destroyed = done.destroyed,
+            keys = done.destroyed,
             forked = done.forked,
             held = done.held.len(),
             undecided = done.undecided.len(),

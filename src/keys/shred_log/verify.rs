@@ -11,6 +11,7 @@ use crate::keys::log::{Digest, LogKeys};
 use crate::keys::manager::KeyManager;
 use crate::keys::names::{KeyScope, Namespace};
 use crate::keys::{KeyStore, KeyTable, LogDisagreement, SealedEntry};
+use crate::telemetry;
 use std::collections::HashSet;
 use std::fmt;
 use uuid::Uuid;
@@ -170,6 +171,16 @@ impl<Tx: Send + 'static, K: KeyTable<Tx = Tx> + ?Sized> KeyManager<Tx, K> {
     /// [`Error::Collision`] (retryable), [`Error::Database`]; [`KeyFault::LogCopy`] if the copy can't be read; errors
     /// of the KMS.
     pub async fn verify_log(
+        &self,
+        connection: &mut Tx,
+        copies: &[&dyn ShredLogCopy],
+        progress: &mut (dyn FnMut(LogProgress) + Send),
+    ) -> Result<LogReport> {
+        let call = telemetry::verify_log(self.known_namespace());
+        call.run(|| self.verify_chain_and_copies(connection, copies, progress)).await
+    }
+
+    async fn verify_chain_and_copies(
         &self,
         connection: &mut Tx,
         copies: &[&dyn ShredLogCopy],

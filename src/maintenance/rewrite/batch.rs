@@ -224,6 +224,7 @@ async fn fates<'a, Tx: Send + 'static>(
     reader: Reader<'_>,
 ) -> Result<Vec<Fate<'a>>> {
     let rows = sealer.open_rows(tx, events, Accepts::AsDeclared, reader).await?;
+    let _steps = sealer.schemas().reporting_steps();
     let fates = events.iter().zip(rows).map(|(event, row)| match row.and_then(|row| fate_of(sealer, event, row)) {
         Ok(fate) => Ok(fate),
         Err(error) if options.copy_unreadable => Ok(Fate::Kept(KeptBecause::Unreadable, Some(error))),

@@ -105,8 +105,8 @@ fn a_small_page_is_opened_by_its_reader() {
     }
 }
 
-/// What was logged, with the span in which it was logged, and the thread.
-type Line = (String, Option<String>, ThreadId);
+/// What was logged, with the spans in which it was logged from the innermost on, and the thread.
+type Line = (String, Vec<&'static str>, ThreadId);
 
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<Line>>>);
@@ -123,8 +123,8 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Logged {
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        let span = context.event_span(event).map(|span| span.name().to_owned());
-        self.0.lock().unwrap().push((message.0, span, thread::current().id()));
+        let spans = context.event_scope(event).into_iter().flatten().map(|span| span.name()).collect();
+        self.0.lock().unwrap().push((message.0, spans, thread::current().id()));
     }
 }
 
@@ -155,7 +155,7 @@ fn what_helpers_log_belongs_to_the_span_of_the_reader() {
         let logged = logged.0.lock().unwrap();
         let steps: Vec<_> = logged.iter().filter(|(message, _, _)| message == "a step").collect();
         assert_eq!(steps.len(), pages * MANY, "nothing is lost");
-        assert!(steps.iter().all(|(_, span, _)| span.as_deref() == Some("reader")));
+        assert!(steps.iter().all(|(_, spans, _)| *spans == ["eventseal.open", "reader"]));
         if steps.iter().map(|(_, _, thread)| thread).collect::<HashSet<_>>().len() > 1 {
             break;
         }

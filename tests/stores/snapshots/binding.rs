@@ -153,7 +153,7 @@ async fn i9_the_log_says_why_and_shows_nothing() {
         discarded(&db, &store, &snapshots, "1", snapshot).await;
         let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         let line = logged.lines().find(|line| line.contains("a snapshot was discarded")).unwrap();
-        assert!(line.contains(reason) && line.contains("Order 1") && line.contains("version=1"), "{line}");
+        assert!(line.contains(reason) && line.contains("aggregate_id=\"1\" aggregate_version=1"), "{line}");
     }
     db.shred(&store, "1").await;
     let why = discarded(&db, &store, &snapshots, "1", good).await;
